@@ -1,0 +1,5 @@
+"""`python -m setrep`."""
+
+from setrep.cli import main
+
+main()

@@ -1,0 +1,78 @@
+"""`setrep evaluate` and `setrep verify-bounds`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from setrep.cli.app import JSON, DataRoot, Run, numbers, settings
+
+
+def evaluate(
+    run: Run,
+    dataset: Annotated[str | None, typer.Option(help="Another data set.")] = None,
+    data_root: DataRoot = None,
+    split: Annotated[str | None, typer.Option(help="validation or test.")] = None,
+    label_level: Annotated[str | None, typer.Option()] = None,
+    collection_level: Annotated[str | None, typer.Option()] = None,
+    sizes: Annotated[str | None, typer.Option(help="Collection sizes, as in 1,5,10.")] = None,
+    one_shot: Annotated[
+        str | None, typer.Option(help="Omniglot one-shot zip or directory.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Default: RUN/evaluation.json.")] = None,
+    as_json: JSON = False,
+) -> None:
+    """Measure item kNN, collection retrieval and the one-shot task on held-out classes."""
+    changes = settings(
+        data__dataset=dataset,
+        data__data_root=data_root,
+        data__label_level=label_level,
+        data__collection_level=collection_level,
+        evaluation__split=split,
+        evaluation__sizes=numbers(sizes),
+        evaluation__one_shot=one_shot,
+    )
+    from setrep.reports import runs
+
+    show_evaluation(runs.evaluate(run, changes, output), as_json)
+
+
+def verify_bounds(
+    run: Run,
+    bounds: Annotated[str | None, typer.Option(help="Names, as in karimov,chamfer.")] = None,
+    max_triples: Annotated[int, typer.Option(min=1, help="Of collections, for each size.")] = 1000,
+    sizes: Annotated[str | None, typer.Option(help="Collection sizes, as in 1,5,10.")] = None,
+    data_root: DataRoot = None,
+    output_dir: Annotated[Path | None, typer.Option(help="Default: RUN.")] = None,
+    as_json: JSON = False,
+) -> int:
+    """Check certified bounds on distances between collections; exit with 3 if one is violated."""
+    changes = settings(data__data_root=data_root, evaluation__sizes=numbers(sizes))
+    from setrep.reports import runs, tables
+
+    report = runs.verify_bounds(
+        run,
+        changes,
+        bounds=bounds.split(",") if bounds else None,
+        max_triples=max_triples,
+        output_dir=output_dir,
+    )
+    if as_json:
+        print(json.dumps(report["summary"], indent=2))
+    else:
+        tables.print_table(tables.bounds_table(report))
+    return 3 if any(row["num_violations"] for row in report["summary"].values()) else 0
+
+
+def show_evaluation(evaluation: Any, as_json: bool) -> None:
+    """Print an evaluation."""
+    from setrep.reports import tables
+    from setrep.reports.evaluation import as_json as write
+
+    if as_json:
+        print(write(evaluation), end="")
+    else:
+        tables.print_table(tables.evaluation_table(evaluation))

@@ -1,0 +1,87 @@
+"""`setrep list` and `setrep data`."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from setrep.cli.app import JSON, DataRoot
+
+data_app = typer.Typer(
+    help="Show which data sets there are and what they need.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    encoders = "encoders"
+    aggregators = "aggregators"
+    losses = "losses"
+    miners = "miners"
+    methods = "methods"
+
+
+def list_names(kind: Annotated[Kind, typer.Argument()], as_json: JSON = False) -> None:
+    """Show what can be named on the command line."""
+    from setrep.training.build import names
+
+    found = names(kind.value)
+    print(json.dumps(found) if as_json else "\n".join(found))
+
+
+@data_app.command("list")
+def list_data(as_json: JSON = False) -> None:
+    """Show the data sets."""
+    from setrep.data.registry import list_datasets
+
+    infos = list_datasets()
+    if as_json:
+        print(json.dumps([info.name for info in infos]))
+        return
+    width = max(len(info.name) for info in infos)
+    for info in infos:
+        print(f"{info.name:<{width}}  {info.summary}")
+
+
+@data_app.command("info")
+def info(name: Annotated[str, typer.Argument()]) -> None:
+    """Show the splits and levels of a data set, and which files it needs."""
+    from setrep.data.registry import dataset_info
+
+    found = dataset_info(name)
+    print(f"{found.name}: {found.summary}")
+    print(f"  splits: {', '.join(found.splits)}")
+    print(f"  subsets: {', '.join(found.subsets)}")
+    print(f"  --label-level: {', '.join(found.label_levels)}")
+    print(f"  --collection-level: {', '.join(found.collection_levels)}")
+    print(f"  needs: {found.needs}")
+
+
+@data_app.command("prepare")
+def prepare(
+    name: Annotated[str, typer.Argument()],
+    data_root: DataRoot = None,
+    subset: Annotated[str | None, typer.Option()] = None,
+    image_size: Annotated[int | None, typer.Option()] = None,
+) -> None:
+    """Fetch a data set where it is not at hand, and decode it into the cache."""
+    from setrep.cli.app import settings
+    from setrep.config import resolve
+    from setrep.training.build import load_split
+
+    asked = settings(
+        data__dataset=name,
+        data__data_root=data_root,
+        data__subset=subset,
+        data__image_size=image_size,
+    )
+    data = resolve(asked).data
+    for split in ("train", "test"):
+        dataset = load_split(data, split)
+        print(f"{split}: {dataset.source_note} ({len(dataset)} items)")

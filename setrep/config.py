@@ -1,0 +1,287 @@
+"""Every setting of a run, with its default, its limits and its check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from setrep.errors import InputError, nearest
+
+Count = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """Refuse unknown keys; never change after construction."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(Section):
+    """Which items are read, and what is a label and a collection of them."""
+
+    dataset: str = "digits"
+    data_root: str | None = None
+    subset: str = "full"
+    label_level: str | None = None  # none: the data set's own default
+    collection_level: str = "sampled"
+    image_size: Annotated[int, Field(ge=8, le=1024)] | None = None  # none: as the data set has it
+    validation_groups: tuple[str, ...] = ()  # alphabets or classes held out of training, by name
+    num_validation_groups: Annotated[int, Field(ge=0)] = 0  # or how many, chosen by split_seed
+    split_seed: int = 0
+    on_bad_image: Literal["fail", "skip"] = "fail"
+    on_small_class: Literal["refuse", "drop"] = "refuse"
+
+
+class EpisodeConfig(Section):
+    """How many disjoint collections an episode has."""
+
+    classes_per_episode: Annotated[int, Field(ge=2)] = 8
+    collections_per_class: Count = 2
+    items_per_collection: Count = 4
+
+    @property
+    def num_items(self) -> int:
+        """Items of one episode."""
+        return self.classes_per_episode * self.collections_per_class * self.items_per_collection
+
+
+class AugmentationConfig(Section):
+    """Random changes of images, drawn for each item; zero leaves a change out."""
+
+    rotated_classes: bool = False  # quarter turns become classes of their own
+    degrees: NonNegative = 0.0
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    shear: NonNegative = 0.0  # degrees
+    translate: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the side
+    elastic: NonNegative = 0.0  # largest displacement, share of the side
+    erase: Annotated[float, Field(ge=0, lt=1)] = 0.0  # probability of one erased rectangle
+
+
+class EncoderConfig(Section):
+    """What turns an item into an embedding."""
+
+    name: str = "convnet"
+    projection: Literal["none", "linear", "mlp"] = "linear"
+    projection_dim: Count = 128
+    normalize: bool = True  # L2-normalise the embedding
+
+
+class LossConfig(Section):
+    """The loss and its knobs; a loss reads those it knows."""
+
+    name: str = "triplet"
+    margin: NonNegative = 0.2
+    distance: Literal["euclidean", "squared"] = "euclidean"
+    soft: bool = False  # log(1 + exp(.)) in place of the hinge; the margin is then not used
+    reduction: Literal["mean", "mean_nonzero", "sum"] = "mean"
+    temperature: Positive = 0.1
+
+
+class MinerConfig(Section):
+    """Which triplets are learned from."""
+
+    name: str = "batch_hard"
+    positives: Literal["any", "same_collection", "cross_collection"] = "any"
+
+
+class OptimizerConfig(Section):
+    """AdamW with warm-up and cosine decay."""
+
+    lr: Positive = 1e-3
+    weight_decay: NonNegative = 1e-2
+    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    clip_norm: Positive | None = 5.0
+    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0: no averaged weights
+
+
+class TrainingConfig(Section):
+    """How long, on what, and how often something is written."""
+
+    method: str = "supervised"
+    level: Literal["items"] = "items"
+    max_steps: Count = 600
+    max_minutes: Positive | None = None
+    log_every: Count = 10
+    checkpoint_every: Count = 100
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    seed: int = 0
+
+
+class EvaluationConfig(Section):
+    """What is measured at the end."""
+
+    split: Literal["validation", "test"] = "test"
+    sizes: tuple[Count, ...] = (1, 2, 5, 10)
+    knn_k: Count = 20
+    knn_temperature: Positive = 0.1
+    num_bootstrap: Count = 1000
+    baselines: bool = True
+    one_shot: str | None = None  # zip or directory of the Omniglot one-shot task
+
+
+class Config(Section):
+    """A complete run."""
+
+    data: DataConfig = DataConfig()
+    episode: EpisodeConfig = EpisodeConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    encoder: EncoderConfig = EncoderConfig()
+    aggregator: str = "centroid"
+    loss: LossConfig = LossConfig()
+    miner: MinerConfig = MinerConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    output_dir: str | None = None
+
+    @model_validator(mode="after")
+    def _one_batch_of_a_miner_has_positives(self) -> Config:
+        episode = self.episode
+        if self.miner.positives == "cross_collection" and episode.collections_per_class < 2:
+            raise ValueError(
+                "miner.positives='cross_collection' needs episode.collections_per_class of at "
+                f"least 2, not {episode.collections_per_class}."
+            )
+        if self.miner.positives == "same_collection" and episode.items_per_collection < 2:
+            raise ValueError(
+                "miner.positives='same_collection' needs episode.items_per_collection of at "
+                f"least 2, not {episode.items_per_collection}."
+            )
+        if episode.collections_per_class * episode.items_per_collection < 2:
+            raise ValueError("An episode needs at least two items of a class.")
+        return self
+
+
+# What a bare `setrep train --dataset NAME` runs; a key that is not here keeps its model's default.
+DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
+    "digits": {
+        "episode": {
+            "classes_per_episode": 7,
+            "collections_per_class": 2,
+            "items_per_collection": 8,
+        },
+        "augmentation": {"degrees": 10, "scale": 0.1, "shear": 5, "translate": 0.1},
+        "training": {"max_steps": 400},
+    },
+    "omniglot": {
+        "data": {"image_size": 32},
+        "episode": {
+            "classes_per_episode": 32,
+            "collections_per_class": 2,
+            "items_per_collection": 2,
+        },
+        "augmentation": {
+            "rotated_classes": True,
+            "degrees": 15,
+            "scale": 0.2,
+            "shear": 15,
+            "translate": 0.1,
+        },
+        "training": {"max_steps": 3000},
+    },
+    "vectors": {"encoder": {"name": "mlp"}},
+}
+# Added on a machine with a GPU.
+DATASET_DEFAULTS_CUDA: dict[str, dict[str, Any]] = {
+    "omniglot": {"data": {"image_size": 64}, "encoder": {"name": "efficientnet_b2"}},
+}
+
+
+def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Return `base` with the entries of `change` laid over it, section by section."""
+    merged = dict(base)
+    for key, value in change.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a config file into plain values.
+
+    Raises:
+        InputError: the file is missing or does not hold a mapping.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"Cannot read the config file {path}: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        place = str(error).replace("\n", " ")
+        raise InputError(f"{path} is not valid YAML: {place}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise InputError(f"{path} must hold a mapping of settings, not {type(content).__name__}.")
+    return content
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """Turn `loss.margin=0.2` into `{"loss": {"margin": 0.2}}`."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set takes KEY=VALUE, for example loss.margin=0.2; found '{text}'.")
+    try:
+        parsed: Any = yaml.safe_load(value) if value else ""
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {text}: the value is not valid YAML.") from error
+    for part in reversed(key.strip().split(".")):
+        parsed = {part: parsed}
+    return dict(parsed)
+
+
+def resolve(*layers: dict[str, Any], has_cuda: bool = False) -> Config:
+    """Lay settings over the defaults of the data set they name; later layers win.
+
+    Raises:
+        InputError: a key is unknown, a value is out of its limits, or two contradict each other.
+    """
+    asked: dict[str, Any] = {}
+    for layer in layers:
+        asked = merge(asked, layer)
+    section = asked.get("data")
+    name = section.get("dataset", "digits") if isinstance(section, dict) else "digits"
+    values = DATASET_DEFAULTS.get(str(name), {})
+    if has_cuda:
+        values = merge(values, DATASET_DEFAULTS_CUDA.get(str(name), {}))
+    try:
+        return Config.model_validate(merge(values, asked))
+    except ValidationError as error:
+        raise InputError(explain(error)) from None
+
+
+def explain(error: ValidationError) -> str:
+    """Put the first problem of a config in one line."""
+    problem = error.errors()[0]
+    where = [str(part) for part in problem["loc"]]
+    key = ".".join(where)
+    if problem["type"] == "extra_forbidden":
+        known = known_keys()
+        return f"Unknown setting '{key}'.{nearest(key, known)} See `setrep train --help`."
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    return (
+        f"Setting '{key}' is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}."
+    )
+
+
+def known_keys() -> list[str]:
+    """Return every setting by its dotted name."""
+    keys = []
+    for name, field in Config.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            keys += [f"{name}.{inner}" for inner in section.model_fields]
+        keys.append(name)
+    return keys
+
+
+def to_yaml(config: Config) -> str:
+    """Write a complete config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

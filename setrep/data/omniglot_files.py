@@ -1,0 +1,109 @@
+"""Where the parts of Omniglot lie, how they are fetched, and what is in them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from setrep.data.archive import Archive, one_line, open_archive
+from setrep.data.cache import cache_dir
+from setrep.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "omniglot-py"  # as torchvision names it
+
+
+@dataclass(frozen=True)
+class Part:
+    """Say how large one of the official archives is."""
+
+    title: str
+    num_alphabets: int
+    num_characters: int
+
+
+PARTS = {
+    "images_background": Part("background", 30, 964),
+    "images_evaluation": Part("evaluation", 20, 659),
+    "images_background_small1": Part("background small1", 5, 136),
+    "images_background_small2": Part("background small2", 5, 156),
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Place one file in its alphabet and character."""
+
+    file: str
+    alphabet: str
+    character: str  # `Alphabet/characterNN`
+
+
+def open_part(part: str, data_root: Path | None) -> tuple[Archive, list[Drawing]]:
+    """Find one part below the data root, or among earlier downloads, or download it.
+
+    Raises:
+        InputError: it is nowhere and cannot be downloaded, or does not hold what its name says.
+    """
+    downloads = cache_dir() / "downloads"
+    for root in [data_root, downloads] if data_root else [downloads]:
+        for path in (root / FOLDER / f"{part}.zip", root / FOLDER / part):
+            if path.exists():
+                archive = open_archive(path)
+                return archive, read_layout(archive, part)
+    try:
+        archive = open_archive(download(part, downloads / FOLDER))
+    except (OSError, RuntimeError) as error:
+        place = f"{data_root or 'DATA'}/{FOLDER}/{part}.zip"
+        hint = "" if data_root else " and name DATA with --data-root or SETREP_DATA"
+        raise InputError(
+            f"Omniglot's {part} is neither at hand nor to be downloaded ({one_line(error)}). "
+            f"Put the official {part}.zip (or a directory of that name) at {place}{hint}."
+        ) from error
+    return archive, read_layout(archive, part)
+
+
+def download(part: str, into: Path) -> Path:
+    """Fetch an official archive through torchvision, which checks the sums it knows."""
+    from torchvision.datasets import Omniglot
+    from torchvision.datasets.utils import download_url
+
+    into.mkdir(parents=True, exist_ok=True)
+    name = f"{part}.zip"
+    logger.warning("Downloading %s to %s.", name, into)
+    # Renamed when whole; torchvision prints its progress to stdout, where only results belong.
+    with tempfile.TemporaryDirectory(dir=into) as folder, contextlib.redirect_stdout(sys.stderr):
+        url = f"{Omniglot.download_url_prefix}/{name}"
+        download_url(url, folder, filename=name, md5=Omniglot.zips_md5.get(part))
+        return Path(folder, name).replace(into / name)
+
+
+def read_layout(archive: Archive, part: str) -> list[Drawing]:
+    """Read `[<part>/]<Alphabet>/<character>/*.png`.
+
+    Raises:
+        InputError: there is another part inside, or no drawing at all.
+    """
+    drawings = []
+    for name in archive.names:
+        if not name.lower().endswith(".png"):
+            continue
+        *above, alphabet, character, _ = ["", "", *name.split("/")][-4:]
+        prefix = name.split("/")[:-3]
+        if name.count("/") < 2 or prefix not in ([], [part]) or not above:
+            raise InputError(
+                f"{archive.where(name)} is not where Omniglot has its drawings; "
+                f"expected {part}/<Alphabet>/<character>/<drawing>.png."
+            )
+        drawings.append(Drawing(name, alphabet, f"{alphabet}/{character}"))
+    if not drawings:
+        raise InputError(
+            f"{archive.path} holds no drawings; "
+            f"expected {part}/<Alphabet>/<character>/<drawing>.png."
+        )
+    return drawings

@@ -1,0 +1,80 @@
+"""Data sets by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from setrep.data import digits, folder, omniglot, vectors
+from setrep.data.dataset import ItemDataset
+from setrep.data.request import DatasetInfo, DatasetRequest, resolve_data_root
+from setrep.errors import InputError, nearest
+
+DATASETS: dict[str, tuple[DatasetInfo, Callable[[DatasetRequest], ItemDataset]]] = {
+    module.INFO.name: (module.INFO, module.load) for module in (digits, omniglot, folder, vectors)
+}
+
+
+def list_datasets() -> tuple[DatasetInfo, ...]:
+    """Describe every data set that can be named."""
+    return tuple(info for info, _ in DATASETS.values())
+
+
+def load_dataset(
+    name: str,
+    *,
+    split: str = "train",
+    data_root: str | Path | None = None,
+    subset: str = "full",
+    label_level: str | None = None,
+    collection_level: str = "sampled",
+    image_size: int | None = None,
+    validation_groups: Sequence[str] = (),
+    num_validation_groups: int = 0,
+    split_seed: int = 0,
+    on_bad_image: str = "fail",
+) -> ItemDataset:
+    """Read one split of a data set.
+
+    `label_level=None` and `image_size=None` stand for the data set's own. For `folder` the data
+    root is the directory, for `vectors` the `.npz` file.
+
+    Raises:
+        InputError: a name is unknown, or the data is missing or broken.
+    """
+    _check("data set", name, tuple(DATASETS))
+    info, load = DATASETS[name]
+    _check(f"split of {name}", split, info.splits)
+    _check(f"subset of {name}", subset, info.subsets)
+    label_level = info.label_levels[0] if label_level is None else label_level
+    _check(f"label level of {name}", label_level, info.label_levels)
+    _check(f"collection level of {name}", collection_level, info.collection_levels)
+    _check("value of on_bad_image", on_bad_image, ("fail", "skip"))
+    if image_size is not None and image_size < 1:
+        raise InputError(f"image_size must be at least 1, not {image_size}.")
+    if num_validation_groups < 0 or (num_validation_groups and validation_groups):
+        raise InputError(
+            "Give validation_groups (names) or num_validation_groups (at least 0), not both; found "
+            f"{list(validation_groups)} and {num_validation_groups}."
+        )
+    return load(
+        DatasetRequest(
+            split=split,
+            label_level=label_level,
+            data_root=resolve_data_root(data_root),
+            subset=subset,
+            collection_level=collection_level,
+            image_size=image_size,
+            validation_groups=tuple(validation_groups),
+            num_validation_groups=num_validation_groups,
+            split_seed=split_seed,
+            on_bad_image=on_bad_image,
+        )
+    )
+
+
+def _check(kind: str, asked: str, known: tuple[str, ...]) -> None:
+    if asked not in known:
+        raise InputError(
+            f"Unknown {kind}: '{asked}'.{nearest(asked, known)} Known: {', '.join(known)}."
+        )

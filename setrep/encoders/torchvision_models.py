@@ -1,0 +1,44 @@
+"""torchvision's backbones with their classifiers removed; the only door to torchvision's models."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+SMALL_IMAGE = 64  # at this side and below the stem keeps the resolution
+
+
+class TorchvisionBackbone(nn.Module):
+    """A torchvision network from random weights, for any channel count.
+
+    Images of at most 64 pixels a side get a 3x3 stem: of stride 1 and without max-pooling for
+    residual networks (as SimCLR uses on CIFAR), of stride 1 for EfficientNet up to 32 pixels.
+    """
+
+    def __init__(self, name: str, channels: int, size: int) -> None:
+        super().__init__()
+        import torchvision.models as models
+
+        network = getattr(models, name)(weights=None)
+        if name.startswith("resnet"):
+            self.dim = network.fc.in_features
+            network.fc = nn.Identity()
+            if size <= SMALL_IMAGE:
+                network.conv1 = nn.Conv2d(channels, 64, 3, 1, 1, bias=False)
+                network.maxpool = nn.Identity()
+            elif channels != 3:
+                network.conv1 = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+        else:
+            self.dim = network.classifier[1].in_features
+            network.classifier = nn.Identity()
+            stem = network.features[0][0]
+            stride = 1 if size <= SMALL_IMAGE // 2 else 2
+            network.features[0][0] = nn.Conv2d(
+                channels, stem.out_channels, 3, stride, 1, bias=False
+            )
+        self.network = network
+
+    def forward(self, images: Float[Tensor, "n channel h w"]) -> Float[Tensor, "n dim"]:
+        """Encode images."""
+        features: Tensor = self.network(images)
+        return features

@@ -1,0 +1,83 @@
+"""Distances, label masks, triplets and segment sums: pure functions of tensors."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from setrep.collection import CollectionBatch
+
+Positives = Literal["any", "same_collection", "cross_collection"]
+
+
+class Triplets(NamedTuple):
+    """Positions of anchors, positives and negatives in a batch, three tensors of one length."""
+
+    anchors: Int64[Tensor, " triplet"]
+    positives: Int64[Tensor, " triplet"]
+    negatives: Int64[Tensor, " triplet"]
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Return half-precision input as float32 and other input unchanged."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def pairwise_distance(
+    x: Float[Tensor, "n dim"], y: Float[Tensor, "m dim"] | None = None, *, squared: bool = False
+) -> Float[Tensor, "n m"]:
+    """Return Euclidean distances from direct differences, with gradient 0 at distance 0.
+
+    Differences are taken directly and not through the Gram matrix, whose cancellation turns the
+    distance of a point to itself into noise when embeddings lie far from the origin.
+    """
+    x = at_least_float32(x)
+    y = x if y is None else at_least_float32(y)
+    distance = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+    return distance.square() if squared else distance
+
+
+def positive_mask(
+    labels: Int64[Tensor, " n"],
+    collections: Int64[Tensor, " n"] | None = None,
+    positives: Positives = "any",
+) -> Bool[Tensor, "n n"]:
+    """Return which pairs share a label, leaving out each item itself.
+
+    `positives` restricts the pairs to items of one collection or of two different ones.
+    """
+    mask = labels.unsqueeze(0) == labels.unsqueeze(1)
+    if positives != "any":
+        if collections is None:
+            raise ValueError(f"positives={positives!r} needs the collection of each item.")
+        same = collections.unsqueeze(0) == collections.unsqueeze(1)
+        mask = mask & (same if positives == "same_collection" else ~same)
+    return mask & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+
+
+def negative_mask(labels: Int64[Tensor, " n"]) -> Bool[Tensor, "n n"]:
+    """Return which pairs have different labels."""
+    return labels.unsqueeze(0) != labels.unsqueeze(1)
+
+
+def all_triplets(
+    labels: Int64[Tensor, " n"],
+    collections: Int64[Tensor, " n"] | None = None,
+    positives: Positives = "any",
+) -> Triplets:
+    """Enumerate every valid triplet of a batch."""
+    positive = positive_mask(labels, collections, positives)
+    valid = positive.unsqueeze(2) & negative_mask(labels).unsqueeze(1)
+    return Triplets(*valid.nonzero(as_tuple=True))
+
+
+def segment_sum(
+    values: Float[Tensor, "item dim"], batch: CollectionBatch
+) -> Float[Tensor, "collection dim"]:
+    """Sum the items of each collection, in float32 or better."""
+    values = at_least_float32(values)
+    out = values.new_zeros(len(batch), *values.shape[1:])
+    return out.index_add(0, batch.index, values)

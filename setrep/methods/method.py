@@ -1,0 +1,37 @@
+"""What a training method is to the loop."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from setrep.data.batch import Batch
+
+
+class Method(nn.Module, ABC):
+    """Own every network, loss, queue and prototype of a way to train; do what one step does.
+
+    All state that must survive a restart is in parameters and buffers, so that `state_dict` is
+    complete. The encoder and aggregator that are handed over are `encoder` and `aggregator`.
+    """
+
+    encoder: nn.Module
+    aggregator: nn.Module
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the optimiser's groups: `params`, and `lr_scale` or `weight_decay` of their own."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    @abstractmethod
+    def step(self, batch: Batch) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Return the loss of a batch and what to log."""
+
+    def after_step(self, step: int) -> None:
+        """Update what the optimiser does not: queues, averaged networks."""
+
+    def before_epoch(self, epoch: int, embed: Callable[[], Float[Tensor, "item dim"]]) -> None:
+        """Prepare an epoch; `embed()` embeds the training items, for clustering."""

@@ -1,0 +1,57 @@
+"""Learning item embeddings from labels: triplets with mining, or supervised contrastive."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from setrep import distributed
+from setrep.data.batch import Batch
+from setrep.losses.supcon import SupConLoss
+from setrep.losses.triplet import TripletMarginLoss
+from setrep.methods.method import Method
+from setrep.miners import Miner
+
+
+class SupervisedMethod(Method):
+    """Train items so that those of one label lie together (Karimov 2024, instance level).
+
+    Under several processes the loss is that of the whole batch, on every rank.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        aggregator: nn.Module,
+        loss: TripletMarginLoss | SupConLoss,
+        miner: Miner | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.aggregator = aggregator
+        self.loss = loss
+        self.miner = miner
+
+    def step(self, batch: Batch) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Embed one view, mine triplets where the loss wants them, and take the loss."""
+        assert batch.labels is not None
+        assert batch.collections is not None
+        embeddings = distributed.gather(self.encoder(batch.views[0]))
+        labels = distributed.gather(batch.labels)
+        num_collections = int(batch.collections.max()) + 1  # ranks number theirs from 0 each
+        own = batch.collections + distributed.rank() * num_collections
+        collections = distributed.gather(own)
+        if self.miner is None:
+            loss, metrics = self.loss.with_metrics(embeddings, labels, collections=collections)
+        else:
+            triplets = self.miner(embeddings, labels, collections)
+            loss, metrics = self.loss.with_metrics(embeddings, labels, triplets)
+        return loss, metrics | {"embedding_spread": embedding_spread(embeddings)}
+
+
+@torch.no_grad()
+def embedding_spread(embeddings: Float[Tensor, "n dim"]) -> Float[Tensor, ""]:
+    """Return the root mean square distance to the mean over that to the origin; 0 is collapse."""
+    scatter = (embeddings - embeddings.mean(dim=0)).square().sum(dim=1).mean()
+    return (scatter / embeddings.square().sum(dim=1).mean().clamp(min=1e-30)).sqrt()

@@ -1,0 +1,60 @@
+"""The same measures for any function of items: raw pixels, an untrained encoder, a trained one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from setrep.data.dataset import ItemDataset
+from setrep.data.one_shot import OneShotTask
+from setrep.protocols.collections import Aggregator, evaluate_collections
+from setrep.protocols.items import evaluate_items
+from setrep.protocols.one_shot import evaluate_one_shot
+from setrep.protocols.results import Scores
+
+Embed = Callable[[Shaped[Tensor, "item ..."]], Float[Tensor, "item dim"]]
+
+
+def pixel_embeddings(items: Shaped[Tensor, "item ..."]) -> Float[Tensor, "item dim"]:
+    """Return the raw values of each item as its embedding; uint8 is divided by 255."""
+    flat = items.flatten(start_dim=1)
+    return flat.float() / 255 if flat.dtype == torch.uint8 else flat.float()
+
+
+@torch.no_grad()
+def embed_dataset(
+    dataset: ItemDataset, embed: Embed, *, batch_size: int = 512
+) -> Float[Tensor, "item dim"]:
+    """Embed every item in order; `embed` gets batches on the CPU. Embeddings are on the CPU."""
+    starts = range(0, len(dataset), batch_size)
+    batches = (range(at, min(at + batch_size, len(dataset))) for at in starts)
+    return torch.cat([embed(dataset.gather(batch)).float().cpu() for batch in batches])
+
+
+def evaluate_embedding(
+    embed: Embed,
+    dataset: ItemDataset,
+    aggregator: Aggregator,
+    sizes: Sequence[int],
+    *,
+    seed: int,
+    knn_k: int = 20,
+    knn_temperature: float = 0.1,
+    num_bootstrap: int = 1000,
+    one_shot: OneShotTask | None = None,
+) -> Scores:
+    """Measure items, collections and, for image data and a task, one-shot classification."""
+    embeddings = embed_dataset(dataset, embed)
+    labels = torch.from_numpy(dataset.labels)
+    return Scores(
+        items=evaluate_items(embeddings, labels, knn_k=knn_k, knn_temperature=knn_temperature),
+        collections=tuple(
+            evaluate_collections(
+                embeddings, dataset, aggregator, sizes, seed=seed, num_bootstrap=num_bootstrap
+            )
+        ),
+        one_shot=evaluate_one_shot(one_shot, embed, dataset.item_format) if one_shot else None,
+    )

@@ -1,0 +1,132 @@
+"""Bound verification: do the theorems hold on this encoder's embeddings, and how tightly?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from setrep.aggregators import CentroidAggregator
+from setrep.data.collections import draw_disjoint_triples
+from setrep.data.dataset import ItemDataset
+from setrep.errors import InputError, nearest
+from setrep.protocols.bound_rows import STATEMENTS, Statement, name_of_aggregator, rows_of
+
+
+def verify_bounds(
+    embeddings: Float[Tensor, "item dim"],
+    dataset: ItemDataset,
+    aggregator: nn.Module,
+    *,
+    sizes: Sequence[int] = (5,),
+    max_triples: int = 1000,
+    seed: int = 0,
+    run: str = "",
+    names: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Check bounds on disjoint collections drawn from `dataset`; return `bounds.json`, schema 1.
+
+    `embeddings` holds one row for each item. `max_triples` is shared evenly among `sizes`;
+    `names` chooses bounds (none: all). Parts that are not computed are none.
+
+    Raises:
+        InputError: a bound is unknown, the embeddings do not fit the data set, or no label has
+            enough items for two disjoint collections.
+    """
+    statements = choose_statements(names)
+    counts = share(max_triples, sizes)
+    if embeddings.ndim != 2 or len(embeddings) != len(dataset):
+        raise InputError(
+            f"Embeddings must be one row for each of the {len(dataset)} items of {dataset.name}; "
+            f"found shape {tuple(embeddings.shape)}."
+        )
+    if not bool(embeddings.isfinite().all()):
+        raise InputError("The embeddings hold NaN or infinity: nothing can be said of them.")
+    rows: list[dict[str, Any]] = []
+    dropped: dict[str, list[str]] = {}
+    for size, count in counts.items():
+        drawn = draw_disjoint_triples(dataset, size, count, seed=seed)
+        rows += rows_of(embeddings.cpu(), dataset, aggregator, drawn, statements, len(rows))
+        dropped[str(size)] = list(drawn.dropped)
+    sampling = {
+        "dataset": dataset.name,
+        "source_note": dataset.source_note,
+        "split": dataset.split,
+        "label_level": dataset.label_level,
+        "collection_level": dataset.collection_level,
+        "sizes": list(counts),
+        "max_triples": max_triples,
+        "num_triples": len(rows),
+        "seed": seed,
+        "dropped": dropped,  # by size: labels with too few items for two collections
+    }
+    return {
+        "schema": 1,
+        "run": run,
+        "sampling": sampling,
+        "rows": rows,
+        "summary": {
+            name: summarise(name, statement, rows, aggregator)
+            for name, statement in statements.items()
+        },
+        "retrieval_certificates": None,
+        "loss_bounds": None,
+    }
+
+
+def count_violations(report: dict[str, Any]) -> int:
+    """Count the violated bounds of a report of `verify_bounds`."""
+    return sum(entry["num_violations"] for entry in report["summary"].values())
+
+
+def choose_statements(names: Sequence[str] | None) -> dict[str, Statement]:
+    """Look up the bounds asked for."""
+    for name in names or ():
+        if name not in STATEMENTS:
+            known = list(STATEMENTS)
+            raise InputError(
+                f"Unknown bound '{name}'.{nearest(name, known)} Known: {', '.join(known)}."
+            )
+    return {name: STATEMENTS[name] for name in (STATEMENTS if names is None else names)}
+
+
+def share(max_triples: int, sizes: Sequence[int]) -> dict[int, int]:
+    """Share triples evenly among sizes; the first ones get what is left over."""
+    distinct = list(dict.fromkeys(sizes))
+    if not distinct or max_triples < len(distinct):
+        raise InputError(
+            f"Asked for {max_triples} triples of {len(distinct)} sizes of collections; "
+            f"ask for at least one size, and one triple for each."
+        )
+    least, rest = divmod(max_triples, len(distinct))
+    return {size: least + (place < rest) for place, size in enumerate(distinct)}
+
+
+def summarise(
+    name: str, statement: Statement, rows: list[dict[str, Any]], aggregator: nn.Module
+) -> dict[str, Any]:
+    """Count and rank what the rows say of one bound."""
+    found = [row["bounds"][name] for row in rows if name in row["bounds"]]
+    applies = isinstance(aggregator, CentroidAggregator)
+    why_not = f"It bounds centroids; this aggregator is '{name_of_aggregator(aggregator)}'."
+    tightness = [entry["tightness"] for entry in found if entry["tightness"] is not None]
+    return {
+        "kind": statement.kind,
+        "class": statement.knowledge,
+        "applies": applies,
+        "why_not": None if applies else why_not,
+        "num_checked": len(found),
+        "num_violations": sum(not entry["holds"] for entry in found),
+        "tightness_median": percentile(tightness, 50),
+        "tightness_p05": percentile(tightness, 5),
+        "tightness_p95": percentile(tightness, 95),
+        "slack_median": percentile([entry["slack"] for entry in found], 50),
+    }
+
+
+def percentile(values: list[float], q: float) -> float | None:
+    """Return a percentile, or none of nothing."""
+    return float(np.percentile(values, q)) if values else None

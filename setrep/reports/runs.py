@@ -1,0 +1,177 @@
+"""What the commands call: train a run, evaluate it, verify its bounds."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from setrep import distributed
+from setrep.config import Config
+from setrep.data.dataset import ItemDataset
+from setrep.errors import InputError
+from setrep.protocols.bounds import verify_bounds as verify
+from setrep.protocols.results import Evaluation
+from setrep.reports.evaluation import as_json, embed_dataset, evaluate_set_encoder
+from setrep.set_encoder import SetEncoder
+from setrep.training.build import (
+    build_method,
+    build_sampler,
+    choose_hardware,
+    load_split,
+    set_encoder_of,
+    training_dataset,
+)
+from setrep.training.checkpoint import write_atomically
+from setrep.training.loop import train_loop
+from setrep.training.progress import clock
+from setrep.training.run_directory import (
+    configure,
+    open_run,
+    saved_config,
+    write_environment,
+)
+from setrep.training.steps import forecast_seconds
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """Where a run lies, how it ended, and what was measured if it was finished."""
+
+    directory: Path
+    step: int
+    reason: str
+    evaluation: Evaluation | None
+
+
+def train(config: Config, *, resume: bool = False, console: Console | None = None) -> TrainedRun:
+    """Train, evaluate on held-out classes, and write the run directory.
+
+    Raises:
+        InputError: a setting, the data or the directory does not allow it.
+    """
+    console = console or Console(stderr=True)
+    with distributed.process_group():
+        if distributed.rank() > 0:
+            console = Console(quiet=True)
+        return _train(config, resume, console)
+
+
+def _train(config: Config, resume: bool, console: Console) -> TrainedRun:
+    hardware = choose_hardware(config)
+    dataset = training_dataset(config)
+    sampler = build_sampler(config, dataset)
+    method = build_method(config, dataset.item_format)
+    held_out = load_split(config.data, config.evaluation.split)  # before training, not after
+    directory = Path(config.output_dir or ".")
+    if distributed.rank() == 0:
+        directory = open_run(config, resume=resume)
+        write_environment(directory, config, hardware.device)
+    directory = distributed.broadcast_path(directory)
+    console.print(f"{dataset.source_note}: {len(dataset)} items of {len(sampler.labels)} classes")
+    seconds = forecast_seconds(method, dataset, sampler, config, hardware)
+    console.print(
+        f"Training {config.encoder.name} on {hardware.device.type} for "
+        f"{config.training.max_steps} steps: about {clock(seconds)}. Run directory: {directory}"
+    )
+    began = time.monotonic()
+    result = train_loop(
+        method, dataset, sampler, config, hardware, directory, resume=resume, console=console
+    )
+    evaluation = None
+    if distributed.rank() == 0:
+        set_encoder = set_encoder_of(result.model, config, dataset.item_format)
+        set_encoder.save_pretrained(directory)
+        if result.reason == "finished":
+            console.print(f"Trained in {clock(time.monotonic() - began)}. Evaluating ...")
+            evaluation = write_evaluation(set_encoder, held_out, config, directory)
+    distributed.barrier()
+    return TrainedRun(directory, result.step, result.reason, evaluation)
+
+
+def write_evaluation(
+    set_encoder: SetEncoder, dataset: ItemDataset, config: Config, directory: Path
+) -> Evaluation:
+    """Evaluate and write `evaluation.json`."""
+    evaluation = evaluate_set_encoder(set_encoder, untrained(config, dataset), dataset, config)
+    write_atomically(directory / "evaluation.json", as_json(evaluation).encode())
+    return evaluation
+
+
+def untrained(config: Config, dataset: ItemDataset) -> SetEncoder | None:
+    """Build the encoder as it was before its first step."""
+    if not config.evaluation.baselines:
+        return None
+    method = build_method(config, dataset.item_format)
+    return set_encoder_of(method, config, dataset.item_format)
+
+
+def evaluate(
+    run: str | Path, changes: dict[str, Any], output: str | Path | None = None
+) -> Evaluation:
+    """Evaluate a run, perhaps on other data or sizes, and write `evaluation.json`.
+
+    `changes` are settings of the run's config to change, as in `{"evaluation": {"sizes": [5]}}`.
+
+    Raises:
+        InputError: the directory holds no finished run, or the data cannot be read.
+    """
+    set_encoder, config, dataset = open_for_evaluation(run, changes)
+    evaluation = evaluate_set_encoder(set_encoder, untrained(config, dataset), dataset, config)
+    path = Path(output) if output else Path(run) / "evaluation.json"
+    write_atomically(path, as_json(evaluation).encode())
+    return evaluation
+
+
+def open_for_evaluation(
+    run: str | Path, changes: dict[str, Any]
+) -> tuple[SetEncoder, Config, ItemDataset]:
+    """Read a run's set encoder and the split that it is to be measured on."""
+    directory = Path(run)
+    config = saved_config(directory, changes)
+    set_encoder = SetEncoder.from_pretrained(directory)
+    dataset = load_split(config.data, config.evaluation.split)
+    if dataset.item_format != set_encoder.item_format:
+        raise InputError(
+            f"The run {directory} takes items of {set_encoder.item_format}, "
+            f"but {dataset.name} has {dataset.item_format}."
+        )
+    return set_encoder, config, dataset
+
+
+def verify_bounds(
+    run: str | Path,
+    changes: dict[str, Any],
+    *,
+    bounds: Sequence[str] | None = None,
+    max_triples: int = 1000,
+    output_dir: str | Path | None = None,
+) -> dict[str, Any]:
+    """Check the bounds on collections of a run's held-out split and write `bounds.json`.
+
+    Raises:
+        InputError: the directory holds no finished run, or a bound is unknown.
+    """
+    set_encoder, config, dataset = open_for_evaluation(run, changes)
+    embeddings = embed_dataset(set_encoder.encode, dataset)
+    report = verify(
+        embeddings,
+        dataset,
+        set_encoder.aggregator,
+        sizes=config.evaluation.sizes,
+        max_triples=max_triples,
+        seed=config.training.seed,
+        run=Path(run).name,
+        bounds=bounds,
+    )
+    path = Path(output_dir or run) / "bounds.json"
+    write_atomically(path, json.dumps(report, indent=1, allow_nan=False).encode())
+    return report
+
+
+__all__ = ["TrainedRun", "configure", "evaluate", "train", "verify_bounds"]

@@ -1,0 +1,82 @@
+"""What `setrep index` and `setrep query` call: collections of image files, indexed and found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from setrep.errors import InputError
+from setrep.retrieval import CollectionIndex, Match
+from setrep.set_encoder import SetEncoder
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+
+
+def build_index(
+    run: str | Path, directory: str | Path, output: str | Path, *, labelled: bool = False
+) -> CollectionIndex:
+    """Index `directory/<collection>/*`, or `directory/<label>/<collection>/*` when labelled.
+
+    A collection's id is its path below `directory`.
+
+    Raises:
+        InputError: the directory holds no such collections, or a file is not an image.
+    """
+    root = Path(directory)
+    if not root.is_dir():
+        raise InputError(f"{root} is not a directory of collections of images.")
+    folders = sorted(p for p in root.glob("*/*" if labelled else "*") if p.is_dir())
+    collections = {str(p.relative_to(root)): image_files([p]) for p in folders if has_images(p)}
+    if not collections:
+        layout = "<label>/<collection>/*" if labelled else "<collection>/*"
+        raise InputError(f"Found no images in {root}/{layout}.")
+    labels = [Path(name).parts[0] for name in collections] if labelled else None
+    index = CollectionIndex.build(
+        SetEncoder.from_pretrained(run), list(collections.values()), list(collections), labels
+    )
+    index.save(output)
+    return index
+
+
+def query_index(directory: str | Path, paths: Sequence[Path], k: int) -> list[Match]:
+    """Return the `k` collections nearest to one collection of image files.
+
+    Raises:
+        InputError: the directory is not an index, or a path is not an image.
+    """
+    index = CollectionIndex.open(directory)
+    return index.query(image_files(paths), k=k)
+
+
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the named files, and those of named directories."""
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            files += sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+        elif path.exists():
+            files.append(path)
+        else:
+            raise InputError(f"There is no file {path}.")
+    if not files:
+        raise InputError(f"Found no images in {', '.join(map(str, paths))}.")
+    return files
+
+
+def has_images(directory: Path) -> bool:
+    """Return whether a directory holds an image file."""
+    return any(p.suffix.lower() in SUFFIXES for p in directory.iterdir())
+
+
+def query_table(matches: Sequence[Match]) -> Table:
+    """Show matches, nearest first."""
+    table = Table()
+    table.add_column("rank", justify="right")
+    table.add_column("collection")
+    table.add_column("label")
+    table.add_column("score", justify="right")
+    for rank, match in enumerate(matches, 1):
+        table.add_row(str(rank), str(match.id), str(match.label or "–"), f"{match.score:.4f}")
+    return table

@@ -1,0 +1,176 @@
+"""From names to objects: the one place where a config becomes data, networks and losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from setrep import distributed
+from setrep.aggregators import AGGREGATORS, build_aggregator
+from setrep.config import Config, DataConfig
+from setrep.data.augmentation import add_rotated_classes
+from setrep.data.dataset import ItemDataset, ItemFormat
+from setrep.data.registry import load_dataset
+from setrep.data.sampler import EpisodeSampler
+from setrep.encoders import ENCODERS, build_encoder
+from setrep.errors import InputError, nearest
+from setrep.losses.supcon import SupConLoss
+from setrep.losses.triplet import TripletMarginLoss
+from setrep.methods.method import Method
+from setrep.methods.supervised import SupervisedMethod
+from setrep.miners import BatchAllMiner, BatchHardMiner, HardNegativeMiner, Miner, SemiHardMiner
+from setrep.set_encoder import SetEncoder
+
+MINERS: dict[str, Callable[[Config], Miner]] = {
+    "batch_all": lambda c: BatchAllMiner(positives=c.miner.positives),
+    "batch_hard": lambda c: BatchHardMiner(positives=c.miner.positives),
+    "semi_hard": lambda c: SemiHardMiner(
+        c.loss.margin, positives=c.miner.positives, distance=c.loss.distance
+    ),
+    "hard_negative": lambda c: HardNegativeMiner(positives=c.miner.positives),
+}
+LOSSES: dict[str, Callable[[Config], TripletMarginLoss | SupConLoss]] = {
+    "triplet": lambda c: TripletMarginLoss(
+        c.loss.margin, distance=c.loss.distance, soft=c.loss.soft, reduction=c.loss.reduction
+    ),
+    "supcon": lambda c: SupConLoss(c.loss.temperature, positives=c.miner.positives),
+}
+
+
+def build_supervised(config: Config, item_format: ItemFormat) -> Method:
+    """Build the method that learns from labels."""
+    loss = choose("loss", config.loss.name, LOSSES)(config)
+    miner = choose("miner", config.miner.name, MINERS)(config)
+    encoder = build_encoder(config.encoder, item_format)
+    aggregator = build_aggregator(config.aggregator, encoder.dim)
+    return SupervisedMethod(
+        encoder, aggregator, loss, miner if config.loss.name == "triplet" else None
+    )
+
+
+METHODS: dict[str, Callable[[Config, ItemFormat], Method]] = {"supervised": build_supervised}
+
+
+T = TypeVar("T")
+
+
+def names(kind: str) -> list[str]:
+    """Return what can be named: encoders, aggregators, losses, miners or methods."""
+    known = {
+        "encoders": (*ENCODERS, "timm:<name>"),
+        "aggregators": AGGREGATORS,
+        "losses": LOSSES,
+        "miners": MINERS,
+        "methods": METHODS,
+    }
+    return list(known[kind])
+
+
+def choose(kind: str, name: str, known: dict[str, T]) -> T:
+    """Look a name up, or say which names there are."""
+    if name not in known:
+        names = sorted(known)
+        raise InputError(
+            f"Unknown {kind} '{name}'.{nearest(name, names)} Known: {', '.join(names)}."
+        )
+    return known[name]
+
+
+def load_split(data: DataConfig, split: str) -> ItemDataset:
+    """Read one split of the configured data set."""
+    return load_dataset(
+        data.dataset,
+        split=split,
+        data_root=data.data_root,
+        subset=data.subset,
+        label_level=data.label_level,
+        collection_level=data.collection_level,
+        image_size=data.image_size,
+        validation_groups=data.validation_groups,
+        num_validation_groups=data.num_validation_groups,
+        split_seed=data.split_seed,
+        on_bad_image=data.on_bad_image,
+    )
+
+
+def build_method(config: Config, item_format: ItemFormat) -> Method:
+    """Build the configured method with weights drawn from the seed."""
+    build = choose("method", config.training.method, METHODS)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.training.seed)
+        return build(config, item_format)
+
+
+def build_sampler(config: Config, dataset: ItemDataset) -> EpisodeSampler:
+    """Build the sampler of this rank; an epoch passes over about as many items as there are."""
+    episode = config.episode
+    return EpisodeSampler(
+        dataset.labels,
+        dataset.keys,
+        classes_per_episode=episode.classes_per_episode,
+        collections_per_class=episode.collections_per_class,
+        items_per_collection=episode.items_per_collection,
+        episodes_per_epoch=max(1, len(dataset) // (episode.num_items * distributed.world_size())),
+        seed=config.training.seed,
+        rank=distributed.rank(),
+        world_size=distributed.world_size(),
+        on_small_class=config.data.on_small_class,
+        label_names=dataset.label_names,
+    )
+
+
+def training_dataset(config: Config) -> ItemDataset:
+    """Read the training split, with rotated classes where they are asked for."""
+    dataset = load_split(config.data, "train")
+    if config.augmentation.rotated_classes and dataset.item_format.kind == "image":
+        return add_rotated_classes(dataset)
+    return dataset
+
+
+def set_encoder_of(method: Method, config: Config, item_format: ItemFormat) -> SetEncoder:
+    """Hand over what a method has learned."""
+    return SetEncoder(
+        method.encoder,
+        method.aggregator,
+        item_format=item_format,
+        encoder_config=config.encoder,
+        aggregator_name=config.aggregator,
+    )
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where a run computes, and how."""
+
+    device: torch.device
+    precision: torch.dtype
+
+
+def choose_hardware(config: Config) -> Hardware:
+    """Resolve `auto`: a GPU if there is one; bfloat16 where it is measured to be faster.
+
+    On CPUs with bfloat16 instructions convolutions of residual networks run two to three times
+    faster, and EfficientNet's depthwise ones slower (benchmarks/precision.py).
+    """
+    asked = config.training.device
+    if asked == "cuda" and not torch.cuda.is_available():
+        raise InputError("Asked for --device cuda, but torch finds no GPU. Use --device cpu.")
+    device = torch.device("cuda" if asked != "cpu" and torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        device = torch.device("cuda", torch.cuda.current_device())
+    precision = config.training.precision
+    if precision == "auto":
+        is_residual = config.encoder.name.startswith(("convnet", "resnet"))
+        has_instructions = device.type == "cuda" or cpu_has_bfloat16()
+        fast = has_instructions and (is_residual or device.type == "cuda")
+        precision = "bfloat16" if fast else "float32"
+    return Hardware(device, torch.bfloat16 if precision == "bfloat16" else torch.float32)
+
+
+def cpu_has_bfloat16() -> bool:
+    """Return whether the CPU multiplies bfloat16 natively; torch offers no public question."""
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(supported and supported())

@@ -1,0 +1,204 @@
+"""The training loop, for one process or any number under `torchrun`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from setrep import distributed
+from setrep.config import Config
+from setrep.data.augmentation import Augmentation
+from setrep.data.dataset import ItemDataset
+from setrep.data.sampler import EpisodeSampler
+from setrep.errors import InputError
+from setrep.methods.method import Method
+from setrep.training.build import Hardware
+from setrep.training.checkpoint import load_checkpoint, save_checkpoint
+from setrep.training.optimizer import build_average, build_optimizer, set_learning_rate
+from setrep.training.progress import TrainingProgress
+from setrep.training.run_directory import cut_metrics
+from setrep.training.steps import autocast, embed_items, load_batch, seed_step
+
+
+@dataclass(frozen=True)
+class LoopResult:
+    """Where the loop stopped, and why."""
+
+    step: int
+    reason: str  # "finished", "interrupted" or "out_of_time"
+    model: Method  # the averaged one where averaging was asked for
+
+
+def train_loop(
+    method: Method,
+    dataset: ItemDataset,
+    sampler: EpisodeSampler,
+    config: Config,
+    hardware: Hardware,
+    directory: Path,
+    *,
+    resume: bool = False,
+    console: Console | None = None,
+) -> LoopResult:
+    """Train a method until `max_steps`, `max_minutes` or an interrupt, and checkpoint it.
+
+    Everything random in step s is drawn from (seed, s, rank), so that a continued run repeats an
+    unbroken one.
+
+    Raises:
+        InputError: the loss is not finite, or the directory cannot be written.
+    """
+    run = config.training
+    console = console or Console(stderr=True, quiet=distributed.rank() > 0)
+    method.to(hardware.device, memory_format=torch.channels_last)
+    optimizer = build_optimizer(method, config)
+    averaged = build_average(method, config)
+    state = Restart(method, optimizer, averaged)
+    start = state.load(directory) if resume else 0
+    cut_metrics(directory / "metrics.jsonl", start)
+    augment = Augmentation(config.augmentation)
+    steps_per_epoch = len(sampler)
+    began = last = time.monotonic()
+    step, reason = start, "finished"
+    with (
+        torch.random.fork_rng(),
+        interrupt_flag() as interrupted,
+        TrainingProgress(console, run.max_steps, start) as progress,
+    ):
+        method.train()
+        while step < run.max_steps:
+            epoch, position = divmod(step, steps_per_epoch)
+            generator = seed_step(run.seed, step)
+            if position == 0:
+                method.before_epoch(epoch, lambda: embed_items(method, dataset, hardware))
+            indices = sampler.episode(epoch, position)
+            batch = load_batch(dataset, indices, sampler.offsets, augment, generator, hardware)
+            set_learning_rate(optimizer, config, step)
+            with autocast(hardware):
+                loss, metrics = method.step(batch)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            distributed.average_gradients(method.parameters())
+            if config.optimizer.clip_norm:
+                torch.nn.utils.clip_grad_norm_(method.parameters(), config.optimizer.clip_norm)
+            optimizer.step()
+            method.after_step(step)
+            if averaged:
+                averaged.update_parameters(method)
+            step += 1
+
+            # Asking ranks for a vote, and the GPU for a number, waits for both: not every step.
+            is_log = step % run.log_every == 0 or step == run.max_steps
+            is_save = step % run.checkpoint_every == 0 or step == run.max_steps
+            late = run.max_minutes is not None and time.monotonic() - began > run.max_minutes * 60
+            is_stop = distributed.any_rank(interrupted[0] or late, hardware.device)
+            if is_log or is_save or is_stop:
+                stop_if_not_finite(loss, step, directory)
+            if is_log:
+                now = time.monotonic()
+                seconds = (now - last) / run.log_every
+                last = now
+                record = {name: float(value) for name, value in metrics.items()}
+                record = {"loss": float(loss.detach())} | record
+                record["lr"] = optimizer.param_groups[0]["lr"]
+                record["seconds_per_step"] = seconds
+                record["images_per_second"] = len(indices) * distributed.world_size() / seconds
+                log(directory, step, record)
+                progress.show(step, record)
+            if is_save or is_stop:
+                state.save(directory, step)
+            if is_stop and step < run.max_steps:
+                reason = "interrupted" if interrupted[0] else "out_of_time"
+                break
+    best = averaged.module if averaged else method
+    assert isinstance(best, Method)
+    return LoopResult(step, reason, best.eval())
+
+
+class Restart:
+    """Everything that a continued run needs."""
+
+    def __init__(
+        self, method: Method, optimizer: torch.optim.Optimizer, averaged: AveragedModel | None
+    ) -> None:
+        self.method, self.optimizer, self.averaged = method, optimizer, averaged
+
+    def save(self, directory: Path, step: int) -> None:
+        """Checkpoint on rank 0, with batch statistics averaged over the ranks."""
+        distributed.average_buffers(self.method)
+        if distributed.rank() == 0:
+            state = {
+                "step": step,
+                "method": dict(self.method.state_dict()),
+                "optimizer": self.optimizer.state_dict(),
+                "averaged": dict(self.averaged.state_dict()) if self.averaged else None,
+            }
+            save_checkpoint(directory, state)
+        distributed.barrier()
+
+    def load(self, directory: Path) -> int:
+        """Restore the last checkpoint and return its step."""
+        state = load_checkpoint(directory)
+        try:
+            self.method.load_state_dict(state["method"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.averaged:
+                self.averaged.load_state_dict(state["averaged"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            first = str(error).splitlines()[0]
+            raise InputError(
+                f"The checkpoint in {directory} is of another model: {first}"
+            ) from error
+        return int(state["step"])
+
+
+def stop_if_not_finite(loss: Tensor, step: int, directory: Path) -> None:
+    """Stop before a checkpoint of broken weights is written."""
+    if not bool(torch.isfinite(loss)):
+        raise InputError(
+            f"The loss at step {step} is {float(loss.detach())}. The last good checkpoint in {directory} is "
+            f"kept. Try a lower optimizer.lr, more optimizer.warmup_steps, optimizer.clip_norm=1, "
+            f"or training.precision=float32."
+        )
+
+
+def log(directory: Path, step: int, record: dict[str, float]) -> None:
+    """Append one line to metrics.jsonl."""
+    if distributed.rank() == 0:
+        with (directory / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step} | record) + "\n")
+
+
+@contextmanager
+def interrupt_flag() -> Iterator[list[bool]]:
+    """Let Ctrl-C or a termination request set a flag, so that a step is never cut in half.
+
+    A second one stops at once.
+    """
+    flag = [False]
+
+    def note(number: int, frame: object) -> None:
+        if flag[0]:
+            raise KeyboardInterrupt
+        flag[0] = True
+
+    try:
+        old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: whoever started it handles signals
+        yield flag
+        return
+    try:
+        yield flag
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)

@@ -1,0 +1,164 @@
+"""The directory of a run: what lies in it, and whether it may be written."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from setrep import __version__
+from setrep.config import Config, merge, read_yaml, resolve, to_yaml
+from setrep.errors import InputError
+from setrep.training.checkpoint import FILE, write_atomically
+
+# What may change when a run is continued: where and how long, but not what is learned.
+MAY_DIFFER = {"output_dir", "training.max_minutes", "training.device", "data.data_root"}
+
+
+def saved_config(directory: Path, *changes: dict[str, Any]) -> Config:
+    """Read the config of a run, with some settings changed.
+
+    Raises:
+        InputError: the directory holds no run.
+    """
+    path = directory / "config.yaml"
+    if not path.is_file():
+        raise InputError(f"{directory} is not a run: it has no config.yaml.")
+    return resolve(read_yaml(path), *changes)
+
+
+def configure(layers: Sequence[dict[str, Any]], *, resume: bool) -> Config:
+    """Resolve settings for a new run, or on resuming over those that the run has saved.
+
+    Raises:
+        InputError: a setting is wrong, or there is nothing to resume.
+    """
+    has_cuda = torch.cuda.is_available()
+    if not resume:
+        return resolve(*layers, has_cuda=has_cuda)
+    asked: dict[str, Any] = {}
+    for layer in layers:
+        asked = merge(asked, layer)
+    if not asked.get("output_dir"):
+        raise InputError("--resume needs --output-dir: the directory of the run to continue.")
+    directory = Path(str(asked["output_dir"]))
+    if not (directory / FILE).is_file():
+        raise InputError(
+            f"Nothing to resume: {directory} has no {FILE}. Train without --resume first."
+        )
+    return saved_config(directory, asked)
+
+
+def open_run(config: Config, *, resume: bool) -> Path:
+    """Make or check the directory of a run, and write its config.
+
+    Raises:
+        InputError: it holds a run already, or on resuming holds none or one of another config.
+    """
+    directory = Path(config.output_dir) if config.output_dir else free_directory(config)
+    if resume:
+        refuse_other_config(directory, saved_config(directory), config)
+    elif (directory / "config.yaml").exists():
+        raise InputError(
+            f"{directory} already holds a run. Continue it with --resume, "
+            f"or choose another --output-dir."
+        )
+    resolved = config.model_copy(update={"output_dir": str(directory)})
+    write_atomically(directory / "config.yaml", to_yaml(resolved).encode())
+    return directory
+
+
+def free_directory(config: Config) -> Path:
+    """Return `runs/<dataset>-<loss>-<encoder>-seed<seed>`, with a number if it is taken."""
+    encoder = config.encoder.name.replace(":", "-").replace("/", "-")
+    seed = config.training.seed
+    base = Path("runs") / f"{config.data.dataset}-{config.loss.name}-{encoder}-seed{seed}"
+    directory, count = base, 1
+    while directory.exists():
+        count += 1
+        directory = base.with_name(f"{base.name}-{count}")
+    return directory
+
+
+def refuse_other_config(directory: Path, saved: Config, asked: Config) -> None:
+    """Stop if continuing would change what is learned, naming the first setting that differs."""
+    old, new = flat(saved.model_dump(mode="json")), flat(asked.model_dump(mode="json"))
+    for key, value in old.items():
+        if key in MAY_DIFFER or key.startswith("evaluation."):
+            continue
+        if new[key] != value:
+            raise InputError(
+                f"{directory} was trained with {key}={value}, but {key}={new[key]} was asked. "
+                f"Resume with the run's own settings, or choose another --output-dir."
+            )
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings by their dotted names."""
+    out: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        out |= flat(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return out
+
+
+def write_environment(directory: Path, config: Config, device: torch.device) -> None:
+    """Record versions and hardware, without names of hosts, users or paths."""
+    content = environment(device) | {"seed": config.training.seed}
+    write_atomically(directory / "environment.json", json.dumps(content, indent=2).encode())
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """Describe versions and hardware."""
+    from importlib.metadata import version
+
+    names = ["torch", "torchvision", "numpy", "scikit-learn", "faiss-cpu"]
+    return {
+        "setrep": __version__,
+        "python": platform.python_version(),
+        "versions": {name: installed(name, version) for name in names},
+        "device": device.type,
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "cpu": cpu_model(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def installed(name: str, version: Any) -> str | None:
+    """Return a package's version, or none."""
+    from importlib.metadata import PackageNotFoundError
+
+    try:
+        return str(version(name))
+    except PackageNotFoundError:
+        return None
+
+
+def cpu_model() -> str:
+    """Return the processor's name."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def cut_metrics(path: Path, step: int) -> None:
+    """Drop records of steps after the one a run continues from."""
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if is_record_up_to(line, step)]
+        write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
+
+
+def is_record_up_to(line: str, step: int) -> bool:
+    """Return whether a line is a whole record of a step no later than `step`."""
+    try:
+        return bool(json.loads(line)["step"] <= step)
+    except (ValueError, KeyError, TypeError):  # the line that a kill cut short
+        return False

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from setrep import bounds
+from setrep.errors import InputError
+
+VECTORS = json.loads((Path(__file__).parent / "vectors" / "bounds_vectors.json").read_text())
+UPPER_BOUNDS = (bounds.karimov, bounds.margin_plus_max, bounds.chamfer)
+SHAPES = ("random", "collinear", "offset", "equal", "far", "heavy")
+
+
+def column(*values: float) -> np.ndarray:
+    return np.array(values, dtype=float).reshape(-1, 1)
+
+
+def draw_triple(shape: str, dim: int, sizes: tuple[int, int, int], seed: int) -> list[np.ndarray]:
+    generator = np.random.default_rng(seed)
+    triple = [generator.normal(size=(size, dim)) for size in sizes]
+    if shape == "heavy":
+        triple = [generator.standard_cauchy((size, dim)) for size in sizes]
+    if shape == "collinear":
+        direction = generator.normal(size=dim)
+        triple = [generator.normal(size=(size, 1)) * direction for size in sizes]
+    if shape == "offset":
+        triple = [1e4 + x for x in triple]
+    if shape == "equal":
+        point = generator.normal(size=dim)
+        triple = [np.tile(point, (size, 1)) for size in sizes]
+    if shape == "far":
+        triple[2] = triple[2] + 100
+    return triple
+
+
+triples_of_points = st.builds(
+    draw_triple,
+    st.sampled_from(SHAPES),
+    st.integers(1, 12),
+    st.tuples(*[st.integers(1, 6)] * 3),
+    st.integers(0, 2**32 - 1),
+)
+
+
+def margin_over_all_triplets(a: np.ndarray, b: np.ndarray, w: np.ndarray) -> float:
+    largest = -math.inf
+    for anchor in a:
+        for positive in b:
+            for negative in w:
+                violation = math.dist(anchor, positive) - math.dist(anchor, negative)
+                largest = max(largest, violation)
+    return largest
+
+
+@pytest.mark.parametrize("row", VECTORS, ids=lambda row: row["case"])
+def test_margins_and_bounds_agree_with_the_reference_values(row):
+    triples = bounds.measure(row["a"], row["b"], row["w"])
+    found = {
+        "distance_same": triples.distance_same,
+        "distance_other": triples.distance_other,
+        "max_distance": triples.max_distance,
+        "one_sided": bounds.one_sided_margin(triples),
+        "symmetric": bounds.symmetric_margin(triples),
+        "inter_class": bounds.inter_class_margin(triples),
+        **{bound.__name__: bound(triples).bound for bound in UPPER_BOUNDS},
+    }
+    for name, value in found.items():
+        close = pytest.approx(row[name], rel=1e-9, abs=1e-11 * float(triples.scale))
+        assert float(value) == close, name
+
+
+@given(triples_of_points)
+@settings(max_examples=100, deadline=None)
+def test_the_margin_is_the_largest_violation_over_all_triplets(points):
+    a, b, w = points
+    triples = bounds.measure(a, b, w)
+    close = {"rel": 1e-9, "abs": 1e-9 * float(triples.scale)}
+    forward, backward = margin_over_all_triplets(a, b, w), margin_over_all_triplets(b, a, w)
+    assert float(bounds.one_sided_margin(triples)) == pytest.approx(forward, **close)
+    assert float(bounds.symmetric_margin(triples)) == pytest.approx(max(forward, backward), **close)
+    within = max(margin_over_all_triplets(a, a, w), margin_over_all_triplets(w, w, a))
+    assert float(bounds.inter_class_margin(triples)) == pytest.approx(within, **close)
+
+
+@given(triples_of_points)
+@settings(max_examples=200, deadline=None)
+def test_every_bound_holds_and_none_is_below_a_tighter_one(points):
+    triples = bounds.measure(*points)
+    chain = [bound(triples) for bound in (bounds.chamfer, bounds.margin_plus_max, bounds.karimov)]
+    assert all(bool(bound.holds) for bound in chain)
+    for tighter, looser in itertools.pairwise(chain):
+        assert bool(tighter.bound <= looser.bound + looser.tolerance)
+
+
+@given(triples_of_points, st.integers(-900, 900))
+@settings(max_examples=100, deadline=None)
+def test_scaling_the_points_scales_the_bounds(points, exponent):
+    unit = 2.0**exponent
+    before, after = bounds.measure(*points), bounds.measure(*(unit * x for x in points))
+    for bound in UPPER_BOUNDS:
+        torch.testing.assert_close(after.distance_same, unit * before.distance_same)
+        torch.testing.assert_close(
+            bound(after).bound, unit * bound(before).bound, rtol=1e-12, atol=0
+        )
+        assert bool(bound(after).holds)
+
+
+@given(triples_of_points, st.integers(-1000, 1000))
+@settings(max_examples=100, deadline=None)
+def test_moving_the_points_does_not_move_the_bounds(points, offset):
+    before, after = bounds.measure(*points), bounds.measure(*(x + offset for x in points))
+    for bound in UPPER_BOUNDS:
+        error = (bound(after).bound - bound(before).bound).abs()
+        assert float(error) <= 1e-9 * max(1.0, float(before.scale))
+
+
+def test_many_triples_at_once_equal_each_by_itself():
+    generator = np.random.default_rng(0)
+    a, b, w = (generator.normal(size=(2, 3, size, 5)) for size in (4, 2, 6))
+    together = bounds.measure(a, b, w)
+    for bound in UPPER_BOUNDS:
+        assert bound(together).slack.shape == (2, 3)
+        for i, j in np.ndindex(2, 3):
+            alone = bounds.measure(a[i, j], b[i, j], w[i, j])
+            torch.testing.assert_close(bound(together).slack[i, j], bound(alone).slack)
+
+
+def test_margins_from_the_same_collection_make_the_theorem_false():
+    # CE1: why the margin must cover cross-collection positives.
+    a, b, w = column(0, 0.1), column(10, 10.1), column(2)
+    triples = bounds.measure(a, b, w)
+    within = max(margin_over_all_triplets(x, x, w) for x in (a, b))
+    assert within == pytest.approx(-1.8)
+    wrong = bounds.karimov(triples, margin=within)
+    assert (float(wrong.value), float(wrong.bound)) == pytest.approx((10, 4))
+    assert not bool(wrong.holds)
+    assert bool(bounds.karimov(triples).holds)
+
+
+def test_the_largest_distance_alone_does_not_bound_the_centroids():
+    # CE2: a table of max d without the margin does not verify the theorem.
+    triples = bounds.measure(column(0), column(100), column(1))
+    assert float(triples.distance_same) == 100 > 2 * float(triples.max_distance) == 2
+    assert float(bounds.one_sided_margin(triples)) == 99
+    assert bool(bounds.karimov(triples).holds)
+
+
+def test_a_margin_of_a_whole_label_may_replace_the_local_one():
+    triples = bounds.measure(*draw_triple("random", 3, (4, 4, 4), seed=1))
+    local = bounds.one_sided_margin(triples)
+    for bound in UPPER_BOUNDS:
+        torch.testing.assert_close(bound(triples, margin=local).bound, bound(triples).bound)
+        assert float(bound(triples, margin=float(local) + 50).slack) > float(bound(triples).slack)
+
+
+def test_the_theorem_is_attained():
+    triples = bounds.measure(column(0), column(2), column(-1))
+    for bound in UPPER_BOUNDS:
+        assert float(bound(triples).slack) == 0
+        assert float(bound(triples).tightness) == 1
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e4 + 0.1, -7e-13])
+def test_equal_points_give_zero_and_undefined_tightness(size, value):
+    points = np.full((size, 5), value)
+    triples = bounds.measure(points, points, np.full((3, 5), value))
+    for bound in UPPER_BOUNDS:
+        result = bound(triples)
+        assert float(result.value) == float(result.bound) == 0
+        assert bool(result.holds)
+        assert math.isnan(float(result.tightness))
+
+
+def test_a_collection_far_from_the_origin_keeps_its_distances():
+    generator = np.random.default_rng(3)
+    points = [40 * generator.integers(-20, 20, size=(20, 64)) / 16 for _ in range(3)]
+    near = bounds.measure(*points)
+    far = bounds.measure(*(1e4 + x for x in points))
+    for bound in UPPER_BOUNDS:
+        torch.testing.assert_close(bound(far).bound, bound(near).bound, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.int64])
+def test_every_number_type_is_measured_in_float64(dtype):
+    generator = torch.Generator().manual_seed(0)
+    a, b, w = (torch.randint(-9, 9, (4, 3), generator=generator).to(dtype) for _ in range(3))
+    triples = bounds.measure(a.requires_grad_() if a.is_floating_point() else a, b, w)
+    expected = bounds.measure(a.detach().double(), b.double(), w.double())
+    assert triples.a_b.dtype == torch.float64
+    torch.testing.assert_close(bounds.chamfer(triples).bound, bounds.chamfer(expected).bound)
+
+
+def test_read_only_arrays_and_nested_lists_are_accepted():
+    a = column(0, 1)
+    a.setflags(write=False)
+    assert float(bounds.measure(a, [[2.0]], [[-1.0]]).distance_same) == 1.5
+
+
+@pytest.mark.parametrize(
+    ("name", "a", "w", "problem"),
+    [
+        ("no items", np.zeros((0, 2)), np.zeros((1, 2)), "a must be of shape"),
+        ("no dimensions", np.zeros((1, 2)), np.zeros((1, 0)), "w must be of shape"),
+        ("one axis", np.zeros(2), np.zeros((1, 2)), "a must be of shape"),
+        ("NaN", np.full((1, 2), np.nan), np.zeros((1, 2)), "a holds NaN"),
+        ("infinity", np.zeros((1, 2)), np.full((1, 2), -np.inf), "w holds NaN"),
+        ("too large", np.zeros((1, 2)), np.full((1, 2), 1e301), "w holds NaN"),
+        ("dimensions", np.zeros((1, 2)), np.zeros((1, 3)), "must agree"),
+        ("leading axes", np.zeros((4, 1, 2)), np.zeros((1, 2)), "must agree"),
+        ("complex", np.zeros((1, 2), dtype=complex), np.zeros((1, 2)), "real numbers"),
+        ("complex tensor", torch.zeros(1, 2, dtype=torch.cfloat), np.zeros((1, 2)), "real numbers"),
+        ("text", [["x", "y"]], np.zeros((1, 2)), "real numbers"),
+        ("ragged", [[1.0, 2.0], [1.0]], np.zeros((1, 2)), "array of points"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_bad_points_are_refused_in_one_line(name, a, w, problem):
+    with pytest.raises(InputError, match=problem) as caught:
+        bounds.measure(a, np.zeros((1, 2)), w)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,253 @@
+import importlib
+import logging
+import subprocess
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from setrep.errors import InputError
+from setrep.index import faiss_door, search, top_k
+
+METRICS = ("inner_product", "euclidean")
+every_metric = pytest.mark.parametrize("metric", METRICS)
+every_backend = pytest.mark.parametrize("backend", ["faiss", "torch"])
+
+
+def random_vectors(count, dim, seed):
+    return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
+
+
+def slow_top_k(queries, bank, k, metric):
+    queries, bank = queries.double().numpy(), bank.double().numpy()
+    similarities, indices = [], []
+    for query in queries:
+        scores = [
+            query @ item if metric == "inner_product" else -((query - item) ** 2).sum()
+            for item in bank
+        ]
+        order = sorted(range(len(bank)), key=lambda i: (-scores[i], i))[:k]
+        similarities.append([scores[i] for i in order])
+        indices.append(order)
+    return torch.tensor(np.array(similarities)).float(), torch.tensor(indices)
+
+
+@every_metric
+@every_backend
+def test_neighbours_equal_a_loop_over_all_pairs(metric, backend):
+    queries, bank = random_vectors(30, 5, seed=0), random_vectors(70, 5, seed=1)
+    similarity, index = top_k(queries, bank, 9, metric=metric, backend=backend)
+    slow_similarity, slow_index = slow_top_k(queries, bank, 9, metric)
+    assert index.equal(slow_index)
+    assert index.dtype == torch.int64
+    torch.testing.assert_close(similarity, slow_similarity, rtol=1e-5, atol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_both_backends_order_ties_by_position_also_at_the_cut(data):
+    # Small integers are exact in float32, so ties are plenty and the loop is exact.
+    dim = data.draw(st.integers(1, 3))
+    seed = data.draw(st.integers(0, 2**20))
+    generator = torch.Generator().manual_seed(seed)
+    bank = torch.randint(0, 2, (data.draw(st.integers(1, 40)), dim), generator=generator) * 2.0
+    # The mean of the bank must be exact too: an equal number of 0 and 2 in each coordinate.
+    bank = torch.cat([bank, 2 - bank])
+    queries = torch.randint(0, 3, (data.draw(st.integers(1, 30)), dim), generator=generator).float()
+    k = data.draw(st.integers(1, len(bank)))
+    for metric in METRICS:
+        slow = slow_top_k(queries, bank, k, metric)
+        for backend in ("faiss", "torch"):
+            similarity, index = top_k(queries, bank, k, metric=metric, backend=backend)
+            assert index.equal(slow[1]), (metric, backend)
+            assert similarity.equal(slow[0])
+
+
+@every_metric
+def test_small_chunks_change_nothing(metric, monkeypatch):
+    queries, bank = random_vectors(50, 4, seed=2), random_vectors(20, 4, seed=3)
+    whole = top_k(queries, bank, 5, metric=metric, backend="torch")
+    monkeypatch.setattr(search, "SCORES_AT_ONCE", 45)
+    parts = top_k(queries, bank, 5, metric=metric, backend="torch")
+    assert whole[1].equal(parts[1])
+    torch.testing.assert_close(whole[0], parts[0])
+
+
+@every_metric
+@every_backend
+def test_the_same_call_gives_the_same_bits(metric, backend):
+    queries, bank = random_vectors(100, 16, seed=4), random_vectors(300, 16, seed=5)
+    first = top_k(queries, bank, 10, metric=metric, backend=backend)
+    second = top_k(queries, bank, 10, metric=metric, backend=backend)
+    assert first[0].equal(second[0])
+    assert first[1].equal(second[1])
+
+
+@every_backend
+def test_euclidean_neighbours_are_right_far_from_the_origin(backend):
+    near = random_vectors(200, 8, seed=6)
+    for far in (near + 1e4, near.double() + 1e8):
+        _, index = top_k(far, far, 1, metric="euclidean", backend=backend)
+        assert index.squeeze(1).tolist() == list(range(200))
+
+
+@every_backend
+def test_euclidean_similarity_is_never_above_zero(backend):
+    bank = random_vectors(200, 32, seed=7)
+    similarity, _ = top_k(bank, bank, 3, metric="euclidean", backend=backend)
+    assert float(similarity.max()) <= 0
+
+
+@every_backend
+def test_identical_embeddings_come_in_order_of_position(backend):
+    bank = torch.ones(100, 4)
+    for metric in METRICS:
+        _, index = top_k(bank[:30], bank, 7, metric=metric, backend=backend)
+        assert index.equal(torch.arange(7).expand(30, 7))
+
+
+@every_backend
+def test_no_queries_give_no_rows(backend):
+    similarity, index = top_k(torch.empty(0, 3), torch.ones(5, 3), 2, backend=backend)
+    assert similarity.shape == index.shape == (0, 2)
+
+
+def test_views_half_precision_and_gradients_are_taken():
+    bank = random_vectors(6, 40, seed=8).T.requires_grad_()
+    expected = top_k(bank.detach().contiguous(), bank.detach().contiguous(), 4)[1]
+    assert top_k(bank, bank, 4)[1].equal(expected)
+    half = bank.detach().half()
+    assert top_k(half, half, 1, metric="euclidean")[1].squeeze(1).equal(torch.arange(40))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"k": 6}, "Asked for 6 neighbours in a bank of 5; use 1 to 5."),
+        ({"k": 0}, "Asked for 0 neighbours"),
+        ({"queries": torch.ones(2, 4)}, r"shapes \(2, 4\) and \(5, 3\)"),
+        ({"queries": torch.ones(3)}, r"shapes \(3,\)"),
+        ({"queries": torch.tensor([[0.0, 1.0, torch.nan]])}, "queries hold NaN"),
+        ({"bank": torch.full((5, 3), -torch.inf)}, "bank hold NaN, infinity"),
+        ({"bank": torch.full((5, 3), 1e20)}, "scale the embeddings"),
+        ({"metric": "cosine"}, "Metric 'cosine' is unknown"),
+        ({"backend": "annoy"}, "Backend 'annoy' is unknown"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused_in_one_line(change, message):
+    arguments = {"queries": torch.ones(2, 3), "bank": torch.ones(5, 3), "k": 2} | change
+    with pytest.raises(InputError, match=message) as caught:
+        top_k(**arguments)
+    assert "\n" not in str(caught.value)
+
+
+@every_metric
+def test_training_precision_does_not_reach_the_search(metric):
+    bank = random_vectors(200, 64, seed=9)
+    expected = top_k(bank, bank, 5, metric=metric, backend="torch")
+    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "tf32"
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = top_k(bank, bank, 5, metric=metric, backend="torch")
+        assert [backend.fp32_precision for backend in backends] == ["tf32", "tf32"]
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
+    assert found[0].equal(expected[0])
+    assert found[1].equal(expected[1])
+
+
+@pytest.fixture
+def import_faiss(monkeypatch):
+    """Replace what `import faiss` does."""
+
+    def replace(outcome):
+        def import_module(name):
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+        faiss_door._import_faiss.cache_clear()
+        monkeypatch.setattr(faiss_door, "importlib", SimpleNamespace(import_module=import_module))
+
+    yield replace
+    faiss_door._import_faiss.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "level", "message"),
+    [
+        (ModuleNotFoundError("No module named 'faiss'", name="faiss"), "INFO", "not installed"),
+        (ModuleNotFoundError("No module named 'numpy.x'", name="numpy.x"), "WARNING", "numpy.x"),
+        (RuntimeError("faiss-gpu installed\nbut cuda is missing"), "WARNING", "cuda is missing"),
+        (SimpleNamespace(__file__=None), "WARNING", "its directory is empty"),
+    ],
+)
+def test_without_faiss_torch_searches_and_one_line_says_why(
+    import_faiss, caplog, outcome, level, message
+):
+    queries, bank = random_vectors(20, 4, seed=10), random_vectors(50, 4, seed=11)
+    expected = top_k(queries, bank, 5)
+    import_faiss(outcome)
+    with caplog.at_level(logging.INFO):
+        assert top_k(queries, bank, 5)[1].equal(expected[1])
+        top_k(queries, bank, 5)
+    assert [record.levelname for record in caplog.records] == [level]
+    assert message in caplog.text
+    assert "\n" not in caplog.records[0].getMessage()
+    with pytest.raises(InputError, match="backend='faiss' was asked for, but"):
+        top_k(queries, bank, 5, backend="faiss")
+
+
+def test_a_gpu_of_faiss_is_used_where_there_is_one(import_faiss):
+    faiss = importlib.import_module("faiss")
+    calls = []
+
+    def knn_gpu(resources, queries, bank, k, metric):
+        calls.append(resources)
+        return faiss.knn(queries, bank, k, metric=metric)
+
+    fake = ModuleType("faiss")
+    fake.__file__ = "faiss/__init__.py"
+    fake.METRIC_L2, fake.METRIC_INNER_PRODUCT = faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT
+    fake.get_num_gpus, fake.StandardGpuResources = lambda: 1, lambda: "gpu"
+    fake.knn_gpu = knn_gpu
+    bank = random_vectors(60, 4, seed=12)
+    expected = [top_k(bank, bank, 5, metric=metric)[1] for metric in METRICS]
+    import_faiss(fake)
+    found = [top_k(bank, bank, 5, metric=metric)[1] for metric in METRICS]
+    assert calls == ["gpu", "gpu"]
+    assert all(a.equal(b) for a, b in zip(found, expected, strict=True))
+
+
+def test_macos_takes_faiss_only_when_asked(monkeypatch):
+    monkeypatch.setattr(faiss_door.sys, "platform", "darwin")
+    assert faiss_door.load_faiss(is_required=False) is None
+    assert faiss_door.load_faiss(is_required=True) is not None
+
+
+def test_faiss_is_imported_late_and_memory_is_bounded_by_the_chunk():
+    # All scores at once would take 20,000 x 20,000 x 4 bytes = 1.6 GB; a chunk takes 0.2 GB.
+    code = """
+import resource, sys, torch
+from setrep.index import top_k
+print('faiss' in sys.modules)
+bank = torch.randn(20_000, 4, generator=torch.Generator().manual_seed(0))
+for backend in ("faiss", "torch"):
+    top_k(bank[:100], bank, 2, backend=backend)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    top_k(bank, bank, 2, backend=backend)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    is_imported, *peaks = done.stdout.split()
+    assert is_imported == "False"
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert max(int(peak) for peak in peaks) * unit < 700e6

@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from setrep import bounds
+from setrep.aggregators import CentroidAggregator
+from setrep.collection import CollectionBatch
+from setrep.data.collections import draw_disjoint_triples
+from setrep.data.dataset import ItemDataset, ItemFormat
+from setrep.errors import InputError
+from setrep.protocols import bound_rows
+from setrep.protocols.bounds import count_violations, verify_bounds
+
+DIM = 6
+NAMES = ("karimov", "margin_plus_max", "chamfer")
+
+
+def make_dataset(*, has_keys: bool = False, items_per_label: int = 20) -> ItemDataset:
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), items_per_label)
+    items = generator.normal(size=(len(labels), DIM)) + 3 * np.eye(3, DIM)[labels]
+    keys = labels * 4 + np.arange(len(labels)) % 4 if has_keys else None
+    return ItemDataset(
+        name="clusters",
+        split="test",
+        items=items.astype(np.float32),
+        labels=labels,
+        label_names=("one", "two", "three"),
+        item_format=ItemFormat("vector", DIM, 1),
+        label_level="cluster",
+        collection_level="part" if has_keys else "sampled",
+        keys=keys,
+        key_names=tuple(f"part {i}" for i in range(12)) if has_keys else (),
+        source_note="made here",
+    )
+
+
+def embeddings_of(dataset: ItemDataset) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(dataset.items))
+
+
+def verify(dataset: ItemDataset, **options) -> dict:
+    return verify_bounds(embeddings_of(dataset), dataset, CentroidAggregator(DIM), **options)
+
+
+def test_every_row_says_what_can_be_recomputed_from_its_items():
+    dataset = make_dataset()
+    report = verify(dataset, sizes=(3, 5), max_triples=151, seed=4)
+    assert [row["triple"] for row in report["rows"]] == list(range(151))
+    embeddings = embeddings_of(dataset).double().numpy()
+    rows = iter(report["rows"])
+    for size, count in ((3, 76), (5, 75)):
+        drawn = draw_disjoint_triples(dataset, size, count, seed=4)
+        for i in range(count):
+            row = next(rows)
+            a, b, w = (embeddings[x[i].numpy()] for x in (drawn.first, drawn.second, drawn.other))
+            close = {"rel": 1e-9}
+            to_b = np.linalg.norm(a[:, None] - b, axis=-1)
+            to_w = np.linalg.norm(a[:, None] - w, axis=-1)
+            margin = (to_b.max(axis=1) - to_w.min(axis=1)).max()
+            value = np.linalg.norm(a.mean(0) - b.mean(0))
+            assert row["distance_same"] == pytest.approx(value, **close)
+            assert row["distance_other"] == pytest.approx(
+                np.linalg.norm(a.mean(0) - w.mean(0)), **close
+            )
+            assert row["margin"]["one_sided"] == pytest.approx(margin, **close)
+            assert row["max_distance"] == pytest.approx(to_w.max(), **close)
+            bound = row["bounds"]["chamfer"]
+            assert bound["bound"] == pytest.approx(margin + to_w.min(axis=1).mean(), **close)
+            assert bound["slack"] == pytest.approx(bound["bound"] - value, **close)
+            assert bound["tightness"] == pytest.approx(value / bound["bound"], **close)
+            assert row["labels"] == [dataset.label_names[x] for x in drawn.labels[i]]
+            assert row["sizes"] == [size] * 3
+
+
+def test_the_report_has_the_keys_of_schema_1_and_is_json():
+    report = verify(make_dataset(), max_triples=20, run="runs/one")
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert list(report) == [
+        "schema",
+        "run",
+        "sampling",
+        "rows",
+        "summary",
+        "retrieval_certificates",
+        "loss_bounds",
+    ]
+    assert (report["schema"], report["run"]) == (1, "runs/one")
+    assert report["retrieval_certificates"] is report["loss_bounds"] is None
+    row = report["rows"][0]
+    assert set(row) == {
+        *("triple", "labels", "keys", "sizes", "dim", "scale", "aggregator", "margin"),
+        *("distance_same", "distance_other", "max_distance", "bounds", "hull", "tolerance"),
+    }
+    assert set(row["margin"]) == {"one_sided", "symmetric", "inter_class", "positives"}
+    assert row["margin"]["positives"]["one_sided"] == "cross_collection"
+    assert (row["hull"], row["keys"], row["aggregator"]) == (None, None, "centroid")
+    assert tuple(row["bounds"]) == NAMES
+    for entry in row["bounds"].values():
+        assert set(entry) == {"value", "bound", "slack", "tightness", "holds"}
+
+
+def test_the_summary_counts_and_ranks_the_rows():
+    report = verify(make_dataset(), max_triples=200)
+    for name in NAMES:
+        summary = report["summary"][name]
+        tightness = [row["bounds"][name]["tightness"] for row in report["rows"]]
+        assert summary == {
+            "kind": "upper",
+            "class": "a_priori",
+            "applies": True,
+            "why_not": None,
+            "num_checked": 200,
+            "num_violations": 0,
+            "tightness_median": pytest.approx(np.median(tightness)),
+            "tightness_p05": pytest.approx(np.percentile(tightness, 5)),
+            "tightness_p95": pytest.approx(np.percentile(tightness, 95)),
+            "slack_median": pytest.approx(
+                np.median([row["bounds"][name]["slack"] for row in report["rows"]])
+            ),
+        }
+    assert count_violations(report) == 0
+
+
+def test_the_same_seed_gives_the_same_report():
+    dataset = make_dataset()
+    assert verify(dataset, max_triples=9, seed=1) == verify(dataset, max_triples=9, seed=1)
+    assert verify(dataset, max_triples=9, seed=1) != verify(dataset, max_triples=9, seed=2)
+
+
+def test_natural_collections_name_their_keys():
+    report = verify(make_dataset(has_keys=True), sizes=(4,), max_triples=30)
+    for row in report["rows"]:
+        first, second, other = row["keys"]
+        assert len({first, second, other}) == 3
+        assert all(key.startswith("part ") for key in row["keys"])
+    assert report["sampling"]["collection_level"] == "part"
+
+
+def test_a_false_bound_is_reported_as_violated(monkeypatch):
+    # The largest distance alone bounds nothing: in one label at 0, 100 and another at 1, CE2.
+    def max_distance_alone(triples: bounds.Triples) -> bounds.UpperBound:
+        bound = 2 * triples.max_distance
+        return bounds.UpperBound(triples.distance_same, bound, triples.scale)
+
+    false = bound_rows.Statement(max_distance_alone, "upper", "a_priori")
+    monkeypatch.setitem(bound_rows.STATEMENTS, "false", false)
+    dataset = make_dataset()
+    positions = torch.tensor([[0.0], [100.0]])[torch.arange(len(dataset)) % 2]
+    positions[torch.from_numpy(dataset.labels) != 0] = 1.0
+    dataset = replace(dataset, items=positions.expand(-1, DIM).contiguous().numpy())
+    report = verify(dataset, sizes=(1,), max_triples=100)
+    assert report["summary"]["false"]["num_violations"] > 0
+    assert count_violations(report) == report["summary"]["false"]["num_violations"]
+    assert sum(not row["bounds"]["false"]["holds"] for row in report["rows"]) == count_violations(
+        report
+    )
+
+
+def test_collapsed_embeddings_hold_with_undefined_tightness():
+    dataset = make_dataset()
+    report = verify_bounds(
+        torch.full((len(dataset), DIM), 0.1), dataset, CentroidAggregator(DIM), max_triples=5
+    )
+    json.dumps(report, allow_nan=False)
+    assert count_violations(report) == 0
+    assert report["summary"]["karimov"]["tightness_median"] is None
+    assert report["rows"][0]["bounds"]["karimov"]["tightness"] is None
+
+
+class FirstItemAggregator(nn.Module):
+    dim_out = DIM
+
+    def forward(self, batch: CollectionBatch) -> torch.Tensor:
+        return batch.values[batch.offsets[:-1]]
+
+
+def test_another_aggregator_than_the_centroid_is_measured_but_not_judged():
+    dataset = make_dataset()
+    embeddings = embeddings_of(dataset)
+    report = verify_bounds(embeddings, dataset, FirstItemAggregator(), max_triples=100)
+    drawn = draw_disjoint_triples(dataset, 5, 100, seed=0)
+    for i, row in enumerate(report["rows"]):
+        a, b = embeddings[drawn.first[i, 0]], embeddings[drawn.second[i, 0]]
+        assert row["distance_same"] == pytest.approx(float((a - b).norm()), rel=1e-6)
+        assert row["bounds"] == {}
+        assert row["aggregator"] == "FirstItemAggregator"
+    summary = report["summary"]["karimov"]
+    assert (summary["applies"], summary["num_checked"]) == (False, 0)
+    assert "FirstItemAggregator" in summary["why_not"]
+    assert count_violations(report) == 0
+
+
+def test_labels_that_are_too_small_are_named(caplog):
+    dataset = make_dataset().subset(range(45))  # the third label keeps 5 items
+    with caplog.at_level(logging.ERROR):
+        report = verify(dataset, sizes=(2, 4), max_triples=10)
+    assert report["sampling"]["dropped"] == {"2": [], "4": ["three"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"names": ["karimof"]}, "Did you mean 'karimov'"),
+        ({"sizes": ()}, "at least one size"),
+        ({"sizes": (1, 2), "max_triples": 1}, "one triple for each"),
+        ({"sizes": (0,)}, "at least one item"),
+        ({"sizes": (11,)}, "too few items"),
+    ],
+)
+def test_bad_requests_are_refused_in_one_line(options, message):
+    with pytest.raises(InputError, match=message) as caught:
+        verify(make_dataset(), **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_embeddings_that_do_not_fit_are_refused():
+    dataset = make_dataset()
+    aggregator = CentroidAggregator(DIM)
+    with pytest.raises(InputError, match="one row for each of the 60 items"):
+        verify_bounds(torch.zeros(59, DIM), dataset, aggregator)
+    with pytest.raises(InputError, match="NaN"):
+        verify_bounds(torch.full((60, DIM), torch.nan), dataset, aggregator)
+
+
+def test_only_the_bounds_asked_for_are_checked():
+    report = verify(make_dataset(), names=["chamfer"], max_triples=5)
+    assert list(report["summary"]) == list(report["rows"][0]["bounds"]) == ["chamfer"]
