@@ -63,7 +63,7 @@ def gather(x: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "world_n ..."]:
     """
     if world_size() == 1:
         return x
-    gathered: Tensor = _Gather.apply(x)  # type: ignore[no-untyped-call]
+    gathered: Tensor = _Gather.apply(x)
     return gathered
 
 

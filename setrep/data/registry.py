@@ -20,6 +20,16 @@ def list_datasets() -> tuple[DatasetInfo, ...]:
     return tuple(info for info, _ in DATASETS.values())
 
 
+def dataset_info(name: str) -> DatasetInfo:
+    """Describe one data set.
+
+    Raises:
+        InputError: the name is unknown.
+    """
+    _check("data set", name, tuple(DATASETS))
+    return DATASETS[name][0]
+
+
 def load_dataset(
     name: str,
     *,

@@ -49,4 +49,5 @@ class ConvNet(nn.Module):
     def forward(self, images: Float[Tensor, "n channel h w"]) -> Float[Tensor, "n dim"]:
         """Encode images of any size of at least 8 pixels."""
         x = torch.relu(self.stem_norm(self.stem(images)))
-        return self.blocks(x).mean(dim=(2, 3))
+        features: Tensor = self.blocks(x)
+        return features.mean(dim=(2, 3))

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from setrep.data.batch import Batch
+from setrep.encoders import ItemEncoder
 
 
 class Method(nn.Module, ABC):
@@ -19,7 +20,7 @@ class Method(nn.Module, ABC):
     complete. The encoder and aggregator that are handed over are `encoder` and `aggregator`.
     """
 
-    encoder: nn.Module
+    encoder: ItemEncoder
     aggregator: nn.Module
 
     def parameter_groups(self) -> list[dict[str, Any]]:

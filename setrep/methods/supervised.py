@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from setrep import distributed
 from setrep.data.batch import Batch
+from setrep.encoders import ItemEncoder
 from setrep.losses.supcon import SupConLoss
 from setrep.losses.triplet import TripletMarginLoss
 from setrep.methods.method import Method
@@ -22,7 +23,7 @@ class SupervisedMethod(Method):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: ItemEncoder,
         aggregator: nn.Module,
         loss: TripletMarginLoss | SupConLoss,
         miner: Miner | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -45,7 +45,8 @@ def evaluate_set_encoder(
         pixels, _ = scores(pixel_embeddings, build_aggregator("centroid", width))
         before = scores(untrained.encode, untrained.aggregator)[0] if untrained else None
         baselines = Baselines(pixels, before)
-    summary = bounds_summary(embeddings, dataset, set_encoder, config)
+    sizes = [found.size for found in learned.collections if found.num_queries]
+    summary = bounds_summary(embeddings, dataset, set_encoder, sizes, config)
     return Evaluation(
         schema=1,
         protocol="held_out_classes",
@@ -96,19 +97,25 @@ def score(
 
 def embed_dataset(embed: Embed, dataset: ItemDataset) -> Float[Tensor, "item dim"]:
     """Embed all items, some at a time."""
-    chunks = torch.arange(len(dataset)).split(1024)
+    chunks = torch.split(torch.arange(len(dataset)), 1024)
     return torch.cat([embed(dataset.gather(chunk)).cpu() for chunk in chunks])
 
 
 def bounds_summary(
-    embeddings: Tensor, dataset: ItemDataset, set_encoder: SetEncoder, config: Config
-) -> dict[str, Any]:
+    embeddings: Tensor,
+    dataset: ItemDataset,
+    set_encoder: SetEncoder,
+    sizes: Sequence[int],
+    config: Config,
+) -> dict[str, Any] | None:
     """Check the bounds on a few collections; `setrep verify-bounds` does it at length."""
+    if not sizes:
+        return None
     report = verify_bounds(
         embeddings,
         dataset,
         set_encoder.aggregator,
-        sizes=config.evaluation.sizes,
+        sizes=sizes,
         max_triples=200,
         seed=config.training.seed,
     )

@@ -167,7 +167,7 @@ def verify_bounds(
         max_triples=max_triples,
         seed=config.training.seed,
         run=Path(run).name,
-        bounds=bounds,
+        names=bounds,
     )
     path = Path(output_dir or run) / "bounds.json"
     write_atomically(path, json.dumps(report, indent=1, allow_nan=False).encode())

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from setrep.protocols.results import CollectionResult, Evaluation, OneShotResult, Scores
+from setrep.protocols.results import CollectionResult, Evaluation, Scores
 
 
 def print_table(table: Table) -> None:
@@ -21,56 +21,51 @@ def percent(value: float | None) -> str:
 
 
 def evaluation_table(result: Evaluation) -> Table:
-    """Show what was learned beside the baselines, in percent."""
-    protocol = result.protocol.replace("_", " ")
-    table = Table(
-        title=f"{result.dataset}, {result.split} split, {protocol} (%)", title_style="bold"
-    )
-    table.add_column("")
-    for heading in columns(result):
-        table.add_column(heading, justify="right")
-    learned = Scores(result.items, result.collections, result.one_shot)
-    table.add_row(result.encoder, *cells(learned, result), style="bold")
+    """Show what was learned beside the baselines: a row for each measure, in percent."""
+    columns: dict[str, Scores | None] = {
+        result.encoder: Scores(result.items, result.collections, result.one_shot)
+    }
     if result.baselines:
-        for name, scores in (
-            ("untrained", result.baselines.untrained),
-            ("pixels", result.baselines.pixels),
-        ):
-            if scores:
-                table.add_row(name, *cells(scores, result))
+        columns |= {"untrained": result.baselines.untrained, "pixels": result.baselines.pixels}
+    shown = {name: scores for name, scores in columns.items() if scores}
+    protocol = result.protocol.replace("_", " ")
+    table = Table(title=f"{result.source_note} ({protocol}, %)", title_justify="left")
+    table.add_column("")
+    for name in shown:
+        table.add_column(name, justify="right")
+    rows = [measures(scores) for scores in shown.values()]
+    for measure in rows[0]:
+        table.add_row(measure, *(row.get(measure, "–") for row in rows))
     return table
 
 
-def columns(result: Evaluation) -> list[str]:
-    """Name the columns: items, then collections by size, then the one-shot task."""
-    names = ["item R@1", "kNN top-1", "MAP@R"]
-    names += [f"set of {c.size} R@1" for c in result.collections if c.num_queries]
-    return names + (["one-shot error"] if result.one_shot else [])
-
-
-def cells(scores: Scores, result: Evaluation) -> list[str]:
-    """Fill one row."""
+def measures(scores: Scores) -> dict[str, str]:
+    """Name and write what was measured of one embedding."""
     items = scores.items
-    row = [
-        percent(items.recall_at_1 if items else None),
-        percent(items.knn_top1 if items else None),
-        percent(items.map_at_r if items else None),
-    ]
-    row += [collection_cell(c) for c in scores.collections if c.num_queries]
-    return row + ([one_shot_cell(scores.one_shot)] if result.one_shot else [])
+    out: dict[str, str] = {}
+    if items:
+        out = {
+            "items: recall@1": percent(items.recall_at_1),
+            f"items: {items.knn_k}-NN top-1": percent(items.knn_top1),
+            "items: worst class top-1": percent(items.worst_class_top1),
+            "items: MAP@R": percent(items.map_at_r),
+        }
+    for found in scores.collections:
+        if found.num_queries:
+            out[f"sets of {found.size}: recall@1 [95 %]"] = with_interval(found)
+            out[f"sets of {found.size}: MAP@R"] = percent(found.map_at_r)
+    if scores.one_shot:
+        runs = scores.one_shot.num_runs
+        out[f"one-shot task, {runs} runs: error"] = percent(scores.one_shot.error_mean)
+    return out
 
 
-def collection_cell(result: CollectionResult) -> str:
-    """Write recall@1 with its interval."""
+def with_interval(result: CollectionResult) -> str:
+    """Write recall@1 with its interval over classes."""
     if result.recall_at_1_ci95 is None:
         return percent(result.recall_at_1)
     low, high = result.recall_at_1_ci95
     return f"{percent(result.recall_at_1)} [{percent(low)}, {percent(high)}]"
-
-
-def one_shot_cell(result: OneShotResult | None) -> str:
-    """Write the mean error."""
-    return percent(result.error_mean if result else None)
 
 
 def bounds_table(report: dict[str, Any]) -> Table:

@@ -60,7 +60,7 @@ def train_loop(
     """
     run = config.training
     console = console or Console(stderr=True, quiet=distributed.rank() > 0)
-    method.to(hardware.device, memory_format=torch.channels_last)
+    method.to(hardware.device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(method, config)
     averaged = build_average(method, config)
     state = Restart(method, optimizer, averaged)
@@ -87,7 +87,7 @@ def train_loop(
             with autocast(hardware):
                 loss, metrics = method.step(batch)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             distributed.average_gradients(method.parameters())
             if config.optimizer.clip_norm:
                 torch.nn.utils.clip_grad_norm_(method.parameters(), config.optimizer.clip_norm)
@@ -166,9 +166,9 @@ def stop_if_not_finite(loss: Tensor, step: int, directory: Path) -> None:
     """Stop before a checkpoint of broken weights is written."""
     if not bool(torch.isfinite(loss)):
         raise InputError(
-            f"The loss at step {step} is {float(loss.detach())}. The last good checkpoint in {directory} is "
-            f"kept. Try a lower optimizer.lr, more optimizer.warmup_steps, optimizer.clip_norm=1, "
-            f"or training.precision=float32."
+            f"The loss at step {step} is {float(loss.detach())}. The last good checkpoint in "
+            f"{directory} is kept. Try a lower optimizer.lr, more optimizer.warmup_steps, "
+            f"optimizer.clip_norm=1, or training.precision=float32."
         )
 
 

@@ -32,7 +32,7 @@ def build_average(method: Method, config: Config) -> AveragedModel | None:
     decay = config.optimizer.ema_decay
     if decay == 0:
         return None
-    average = get_ema_multi_avg_fn(decay)
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
     return AveragedModel(method, multi_avg_fn=average, use_buffers=True)
 
 

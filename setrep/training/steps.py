@@ -53,7 +53,7 @@ def embed_items(
     was_training = method.training
     method.eval()
     parts = []
-    for chunk in torch.arange(len(dataset)).split(512):
+    for chunk in torch.split(torch.arange(len(dataset)), 512):
         parts.append(method.encoder(dataset.gather(chunk).to(hardware.device)).cpu())
     method.train(was_training)
     return torch.cat(parts)
@@ -73,7 +73,8 @@ def forecast_seconds(
     hardware: Hardware,
 ) -> float:
     """Return how long `max_steps` will take, from a few steps of a copy that is thrown away."""
-    trial = copy.deepcopy(method).to(hardware.device, memory_format=torch.channels_last).train()
+    trial = copy.deepcopy(method).to(hardware.device)
+    trial.to(memory_format=torch.channels_last).train()
     augment = Augmentation(config.augmentation)
     indices = sampler.episode(0, 0)
     times = []
@@ -84,7 +85,7 @@ def forecast_seconds(
             batch = load_batch(dataset, indices, sampler.offsets, augment, generator, hardware)
             with autocast(hardware):
                 loss, _ = trial.step(batch)
-            loss.backward()
+            torch.autograd.backward(loss)
             float(loss.detach())  # waits for the GPU
             times.append(time.monotonic() - began)
     return min(times) * config.training.max_steps
