@@ -2,9 +2,10 @@
 
     python benchmarks/knn.py [--bank 10000 --queries 2000 --dim 128 --k 50 --rounds 3] > knn.json
 
-Every method runs in a process of its own, in turns, so that load falls on all alike and the peak
-memory is its own. Times are medians over rounds; `ratio` is to FAISS through setrep. Both
-`evaluate_items` and `AccuracyCalculator` do leave-one-out on the queries, recall@1 and MAP@R.
+Every method has a process of its own, so that its peak memory is its own, and they are timed in
+turns, so that load falls on all alike. Times are medians over rounds; `ratio` is to the first of
+its group. `evaluate_items` and `AccuracyCalculator` do leave-one-out on the queries, recall@1 and
+MAP@R; `value` is their sum, or of a search the sum of the positions found.
 """
 
 from __future__ import annotations
@@ -27,31 +28,39 @@ from torch.nn.functional import normalize
 
 SEARCHES = ("setrep_faiss", "setrep_torch", "sklearn_brute")
 METRICS = ("setrep_items", "pml_accuracy")
+PACKAGES = ("torch", "faiss-cpu", "scikit-learn", "pytorch-metric-learning")
 
 
 def main() -> None:
-    """Compare the methods, or run one of them."""
+    """Compare the methods, or serve one of them."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     for name, default in (("bank", 10_000), ("queries", 2_000), ("dim", 128), ("k", 50)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=SEARCHES + METRICS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    report = run_one(arguments) if arguments.only else compare(arguments)
-    print(json.dumps(report, indent=None if arguments.only else 2))
+    if arguments.only:
+        serve(arguments)
+    else:
+        print(json.dumps(compare(arguments), indent=2))
 
 
 def compare(arguments: argparse.Namespace) -> dict[str, object]:
-    """Run every method in a process of its own, in turns."""
-    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in SEARCHES + METRICS}
+    """Start every method, wait until each is ready, then time them in turns."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--only"]
+    workers = {
+        name: subprocess.Popen(
+            [*command, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for name in SEARCHES + METRICS
+    }
+    ready = [name for name, worker in workers.items() if ask(worker)]
+    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
     for _ in range(arguments.rounds):
-        for name in rounds:
-            command = [sys.executable, __file__, *sys.argv[1:], "--only", name]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode == 0:
-                rounds[name].append(json.loads(done.stdout))
-            else:
-                print(f"{name}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+        for name in ready:
+            rounds[name] += ask(workers[name], "go")
+    for worker in workers.values():
+        worker.communicate()
     return {
         "sizes": {name: getattr(arguments, name) for name in ("bank", "queries", "dim", "k")},
         "rounds": arguments.rounds,
@@ -60,9 +69,18 @@ def compare(arguments: argparse.Namespace) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "machine": platform.machine(),
-        "versions": {name: version(name) for name in ("torch", "faiss-cpu", "scikit-learn")}
-        | {"pytorch-metric-learning": version("pytorch-metric-learning")},
+        "versions": {name: version(name) for name in PACKAGES},
     }
+
+
+def ask(worker: subprocess.Popen[str], question: str = "") -> list[dict[str, float]]:
+    """Return what a worker answers, in a list; nothing from one that cannot import its library."""
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    if question:
+        print(question, file=worker.stdin, flush=True)
+    answer = worker.stdout.readline()
+    return [json.loads(answer)] if answer else []
 
 
 def summary(
@@ -85,8 +103,8 @@ def summary(
     return table
 
 
-def run_one(arguments: argparse.Namespace) -> dict[str, float]:
-    """Prepare one method, run it on a small part, then measure it."""
+def serve(arguments: argparse.Namespace) -> None:
+    """Prepare one method, try it on a few queries, then measure it whenever asked."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(0, 100, (arguments.bank,), generator=generator)
     centres = torch.randn(100, arguments.dim, generator=generator)
@@ -95,9 +113,14 @@ def run_one(arguments: argparse.Namespace) -> dict[str, float]:
     method = prepare(arguments.only, bank, labels, arguments.k)
     method(200)
     before = peak_mb()
-    started = time.perf_counter()
-    value = method(arguments.queries)
-    return {"seconds": time.perf_counter() - started, "mb": peak_mb() - before, "value": value}
+    print("{}", flush=True)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        value = method(arguments.queries)
+        seconds = time.perf_counter() - started
+        print(
+            json.dumps({"seconds": seconds, "mb": peak_mb() - before, "value": value}), flush=True
+        )
 
 
 def prepare(name: str, bank: Tensor, labels: Tensor, k: int) -> Callable[[int], float]:

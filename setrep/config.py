@@ -13,6 +13,7 @@ from setrep.errors import InputError, nearest
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Section(BaseModel):
@@ -32,7 +33,7 @@ class DataConfig(Section):
     image_size: Annotated[int, Field(ge=8, le=1024)] | None = None  # none: as the data set has it
     validation_groups: tuple[str, ...] = ()  # alphabets or classes held out of training, by name
     num_validation_groups: Annotated[int, Field(ge=0)] = 0  # or how many, chosen by split_seed
-    split_seed: int = 0
+    split_seed: Seed = 0
     on_bad_image: Literal["fail", "skip"] = "fail"
     on_small_class: Literal["refuse", "drop"] = "refuse"
 
@@ -110,7 +111,7 @@ class TrainingConfig(Section):
     checkpoint_every: Count = 100
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    seed: int = 0
+    seed: Seed = 0
 
 
 class EvaluationConfig(Section):
@@ -160,13 +161,22 @@ class Config(Section):
 
 # What a bare `setrep train --dataset NAME` runs; a key that is not here keeps its model's default.
 DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
+    # Few and tiny images: a linear map of the pixels generalises, a deep network overfits.
     "digits": {
         "episode": {
-            "classes_per_episode": 7,
+            "classes_per_episode": 16,
             "collections_per_class": 2,
-            "items_per_collection": 8,
+            "items_per_collection": 4,
         },
-        "augmentation": {"degrees": 10, "scale": 0.1, "shear": 5, "translate": 0.1},
+        "augmentation": {
+            "rotated_classes": True,
+            "degrees": 10,
+            "scale": 0.1,
+            "shear": 5,
+            "translate": 0.1,
+        },
+        "encoder": {"name": "identity"},
+        "loss": {"name": "supcon"},
         "training": {"max_steps": 400},
     },
     "omniglot": {
@@ -213,7 +223,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"Cannot read the config file {path}: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        place = str(error).replace("\n", " ")
+        place = " ".join(str(error).split())
         raise InputError(f"{path} is not valid YAML: {place}") from error
     if content is None:
         return {}

@@ -45,13 +45,13 @@ def true_class_rank(
 ) -> Int64[Tensor, " query"]:
     """Count the classes ahead of the true one; below n means right in the top n.
 
-    Of equal votes the lower class is ahead. A true class without a vote ranks last, so that with
-    few neighbours the classes nobody voted for do not count as right.
+    Of equal votes the lower class is ahead. A true class without a vote ranks below any n, so that
+    with few neighbours or classes it does not count as right.
     """
     true = votes.gather(1, labels.unsqueeze(1))
     is_lower = torch.arange(votes.shape[1], device=votes.device) < labels.unsqueeze(1)
     rank = ((votes > true) | ((votes == true) & is_lower)).sum(dim=1)
-    return rank.masked_fill(true.squeeze(1) == -torch.inf, votes.shape[1])
+    return rank.masked_fill(true.squeeze(1) == -torch.inf, torch.iinfo(torch.int64).max)
 
 
 def recall_at_k(is_relevant: Bool[Tensor, "query neighbour"], k: int) -> Float[Tensor, " query"]:

@@ -452,6 +452,15 @@ def test_half_precision_embeddings_are_raised_to_float32(loss, half):
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_a_few_triplets_are_measured_in_float32(half):
+    embeddings, labels, _ = batch(0, dtype=half)
+    few = Triplets(*torch.tensor(loop_triplets(labels)[::40]).unbind(1))
+    found = TripletMarginLoss(0.3)(embeddings, labels, few)
+    expected = TripletMarginLoss(0.3)(embeddings.float(), labels, few)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+
+
 def test_autocast_around_an_encoder_stays_near_float32():
     embeddings, labels, _ = batch(0, dtype=torch.float32)
     weight = torch.eye(5) + 0.1

@@ -91,7 +91,8 @@ def test_no_temperature_overflows_or_loses_a_vote(temperature):
 def test_classes_without_a_vote_are_not_right():
     votes = weighted_knn_log_votes(torch.tensor([[0.5]]), torch.tensor([[2]]), 4, 0.1)
     ranks = [true_class_rank(votes, torch.tensor([label])).item() for label in range(4)]
-    assert ranks == [4, 4, 0, 4]
+    assert ranks[2] == 0
+    assert min(ranks[:2] + ranks[3:]) >= 5  # not in the top 5 of four classes either
 
 
 def test_of_equal_votes_the_lower_class_is_ahead():

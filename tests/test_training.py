@@ -204,7 +204,8 @@ def test_a_run_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
 
 
 def test_supervised_training_on_digits_lowers_the_loss(tmp_path: Path) -> None:
-    config = resolve(TINY, {"training": {"max_steps": 30, "log_every": 1}})
+    convnet = {"encoder": {"name": "convnet"}, "loss": {"name": "triplet"}}
+    config = resolve(TINY, convnet, {"training": TINY["training"] | {"max_steps": 30, "log_every": 1}})
     dataset = training_dataset(config)
     method = build_method(config, dataset.item_format)
     train_loop(
@@ -226,6 +227,7 @@ def test_precision_and_device_are_chosen_by_name() -> None:
 
 COMMAND = [sys.executable, "-m", "setrep", "train", "--output-dir", "run", "--device", "cpu"]
 SHORT = [
+    "--encoder=convnet",  # slow enough to be killed in the middle
     "--set=training.max_steps=60",
     "--set=training.checkpoint_every=5",
     "--set=evaluation.baselines=false",

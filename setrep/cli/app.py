@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,6 @@ from setrep.errors import InputError
 
 app = typer.Typer(
     help="Learn, verify and search representations of collections.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -22,8 +22,10 @@ app = typer.Typer(
 
 JSON = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Run = Annotated[Path, typer.Argument(help="Run directory of `setrep train`.", metavar="RUN")]
+# Not `envvar=`: SETREP_DATA would then win over the data root that a config or a run names.
 DataRoot = Annotated[
-    str | None, typer.Option(envvar="SETREP_DATA", help="Where data sets lie.", metavar="DIR")
+    str | None,
+    typer.Option(help="Where data sets lie; else SETREP_DATA.", metavar="DIR"),
 ]
 
 
@@ -31,11 +33,12 @@ def main() -> None:
     """Run the command line; bad usage and bad input end with one line and exit status 2."""
     try:
         code = app(standalone_mode=False)
+        sys.stdout.flush()  # here, where a reader that left is still met with grace
     except (typer.Abort, KeyboardInterrupt):
         print("Interrupted.", file=sys.stderr)
         code = 130
     except BrokenPipeError:  # the reader of our output left, as `head` does
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as error:
         print(f"Error: {one_line(error)}", file=sys.stderr)
@@ -47,9 +50,11 @@ def one_line(error: Exception) -> str:
     """Return the message of a mistake of the caller's; anything else goes on as it came."""
     if isinstance(error, InputError):
         return str(error)
-    if hasattr(error, "format_message"):  # typer's usage errors have no public base class
-        return str(error.format_message())
-    raise error
+    if not hasattr(error, "format_message"):  # typer's usage errors have no public base class
+        raise error
+    message = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    return f"{message}. See `{context.command_path} --help`." if context else message
 
 
 def settings(**named: Any) -> dict[str, Any]:
@@ -65,12 +70,15 @@ def settings(**named: Any) -> dict[str, Any]:
 
 @app.callback(invoke_without_command=True)
 def version(
+    context: typer.Context,
     show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Learn, verify and search representations of collections."""
     if show:
         print(f"setrep {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
 
 
 def numbers(text: str | None) -> list[int] | None:

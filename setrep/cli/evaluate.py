@@ -43,7 +43,9 @@ def evaluate(
 def verify_bounds(
     run: Run,
     bounds: Annotated[str | None, typer.Option(help="Names, as in karimov,chamfer.")] = None,
-    max_triples: Annotated[int, typer.Option(min=1, help="Triples of collections to check, in all.")] = 1000,
+    max_triples: Annotated[
+        int, typer.Option(min=1, help="Triples of collections to check, in all.")
+    ] = 1000,
     sizes: Annotated[str | None, typer.Option(help="Collection sizes, as in 1,5,10.")] = None,
     data_root: DataRoot = None,
     output_dir: Annotated[Path | None, typer.Option(help="Default: RUN.")] = None,

@@ -12,7 +12,6 @@ from setrep.cli.app import JSON, DataRoot
 
 data_app = typer.Typer(
     help="Show which data sets there are and what they need.",
-    no_args_is_help=True,
     rich_markup_mode=None,
 )
 

@@ -82,7 +82,8 @@ def train(
             file=sys.stderr,
         )
         return 130 if result.reason == "interrupted" else 0
-    assert result.evaluation is not None
+    if result.evaluation is None:  # under torchrun the first process has it
+        return 0
     show_evaluation(result.evaluation, as_json)
     print(f"Run directory: {result.directory}", file=sys.stderr if as_json else sys.stdout)
     return 0

@@ -19,9 +19,9 @@ import platformdirs
 from numpy.typing import NDArray
 
 from setrep.data.archive import Archive
-from setrep.data.dataset import ItemFormat
 from setrep.data.images import read_image
 from setrep.errors import InputError
+from setrep.item_format import ItemFormat
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def decode_items(
     entry = cache_dir() / "items" / _key(archive, names, item_format, on_bad_image)
     try:
         for _ in range(ATTEMPTS):
-            found = _open_entry(entry, item_format)
+            found = _open_entry(entry, names, item_format)
             if found is not None:
                 return found
             _build_entry(entry, archive, names, item_format, on_bad_image)
@@ -76,20 +76,20 @@ def decode_items(
     raise InputError(f"The cache entry {entry} is damaged each time it is written. Check the disk.")
 
 
-def _key(
-    archive: Archive, names: Sequence[str], item_format: ItemFormat, on_bad_image: str
-) -> str:
+def _key(archive: Archive, names: Sequence[str], item_format: ItemFormat, on_bad_image: str) -> str:
     described = [CACHE_VERSION, archive.fingerprint(names), asdict(item_format), on_bad_image]
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()
 
 
-def _open_entry(entry: Path, item_format: ItemFormat) -> DecodedItems | None:
+def _open_entry(entry: Path, wanted: list[str], item_format: ItemFormat) -> DecodedItems | None:
     """Map an entry, or return none if there is none; a damaged one is taken away first."""
     if not entry.exists():
         return None
     try:
         manifest = json.loads((entry / "manifest.json").read_text(encoding="utf-8"))
         names, skipped = tuple(manifest["names"]), tuple(manifest["skipped"])
+        if sorted([*names, *skipped]) != wanted or list(names) != sorted(names):
+            raise ValueError("its names are not those that were written")
         if manifest["sha256"] != _sha256(entry / "items.npy"):
             raise ValueError("its items are not those that were written")
         items = np.load(entry / "items.npy", mmap_mode="r", allow_pickle=False)

@@ -8,7 +8,7 @@ from PIL import Image
 from setrep.data.dataset import ItemDataset, ItemFormat
 from setrep.data.images import to_item
 from setrep.data.request import SPLITS, DatasetInfo, DatasetRequest
-from setrep.data.splits import hold_out
+from setrep.data.splits import hold_out, number_names
 
 INFO = DatasetInfo(
     name="digits",
@@ -37,12 +37,13 @@ def load(request: DatasetRequest) -> ItemDataset:
     rows = np.flatnonzero(np.isin(source.target, [int(name) for name in chosen]))
     pixels = np.rint(source.images[rows] * (255 / BRIGHTEST)).astype(np.uint8)
     items = np.stack([to_item(Image.fromarray(image), item_format) for image in pixels])
+    labels, label_names = number_names([str(digit) for digit in source.target[rows]], chosen)
     return ItemDataset(
         name="digits",
         split=request.split,
         items=items,
-        labels=np.searchsorted([int(name) for name in chosen], source.target[rows]).astype(np.int64),
-        label_names=tuple(chosen),
+        labels=labels,
+        label_names=label_names,
         item_format=item_format,
         label_level=request.label_level,
         source_note=f"scikit-learn digits, classes {', '.join(chosen)}, {len(rows)} images",

@@ -97,7 +97,7 @@ def read_layout(archive: Archive) -> list[File]:
         )
     _report_empty(archive, names)
     has_folders = {name.split("/")[0] for name in names} <= set(SPLIT_FOLDERS)
-    files = []
+    files: list[File] = []
     for name in names:
         above = name.split("/")[:-1]
         split = SPLIT_FOLDERS[above.pop(0)] if has_folders and above else None

@@ -11,10 +11,10 @@ from typing import cast
 import numpy as np
 from jaxtyping import UInt8
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from setrep.data.dataset import ItemFormat
 from setrep.errors import InputError
+from setrep.item_format import ItemFormat
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")  # PIL knows others that run programs
@@ -83,16 +83,13 @@ def is_grey(content: bytes) -> bool:
 
 
 def _open(source: str | Path | bytes) -> Image.Image:
-    try:
-        content = source if isinstance(source, bytes) else Path(source).read_bytes()
-    except OSError as error:
-        raise InputError(f"Cannot read {source}: {error.strerror}.") from error
+    content = source if isinstance(source, bytes) else _content(source)
     too_large = f"{_named(source)}an image may have at most {MAX_PIXELS} pixels"
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"{too_large}.") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise InputError(f"{_named(source)}not an image file.") from error
     except NOT_AN_IMAGE as error:
         raise InputError(
@@ -101,6 +98,13 @@ def _open(source: str | Path | bytes) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         raise InputError(f"{too_large}; this one has {image.width} x {image.height}.")
     return image
+
+
+def _content(path: str | Path) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror}.") from error
 
 
 def _named(source: object) -> str:

@@ -26,6 +26,7 @@ INFO = DatasetInfo(
 )
 BACKGROUND = "images_background"
 SIDE = 105
+MAX_NAMED = 5
 
 
 def load(request: DatasetRequest) -> ItemDataset:
@@ -106,9 +107,7 @@ def _refuse_overlap(inside: Sequence[str], request: DatasetRequest) -> None:
             )
 
 
-def _source_note(
-    part: str, kept: Sequence[Drawing], request: DatasetRequest, skipped: int
-) -> str:
+def _source_note(part: str, kept: Sequence[Drawing], request: DatasetRequest, skipped: int) -> str:
     """Say what was really read, measured against the official counts."""
     alphabets = sorted({drawing.alphabet for drawing in kept})
     num_characters = len({drawing.character for drawing in kept})
@@ -120,9 +119,12 @@ def _source_note(
         f" of {official.num_characters}" if is_whole and not is_complete else ""
     )
     note = (
-        f"Omniglot {official.title}, {share} {official.num_alphabets} alphabets, "
+        f"Omniglot, {share} {official.num_alphabets} {official.title} alphabets, "
         f"{characters} characters, {len(kept)} drawings"
     )
     if request.split == "validation":
-        note += f" (validation: {', '.join(alphabets)})"
+        where = "" if request.subset == "full" else f" outside {request.subset}"
+        is_short = len(alphabets) <= MAX_NAMED
+        named = ", ".join(alphabets) if is_short else f"{len(alphabets)} alphabets{where}"
+        note += f" (validation: {named})"
     return note + (f"; {skipped} unreadable images skipped" if skipped else "")

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
-from setrep.data.archive import Archive, one_line, open_archive
+from setrep.data.archive import Archive, open_archive
+from setrep.data.archive_kinds import one_line
 from setrep.data.cache import cache_dir
 from setrep.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 FOLDER = "omniglot-py"  # as torchvision names it
+STALL_SECONDS = 20.0
+# Whoever names a data root expects the files there, and an answer soon if they are not.
+STALL_SECONDS_WITH_ROOT = 4.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,11 @@ def open_part(part: str, data_root: Path | None) -> tuple[Archive, list[Drawing]
     Raises:
         InputError: it is nowhere and cannot be downloaded, or does not hold what its name says.
     """
+    if data_root and not data_root.is_dir():
+        raise InputError(
+            f"The data root of omniglot is the directory that holds {FOLDER}/, but {data_root} is "
+            f"a file."
+        )
     downloads = cache_dir() / "downloads"
     for root in [data_root, downloads] if data_root else [downloads]:
         for path in (root / FOLDER / f"{part}.zip", root / FOLDER / part):
@@ -57,8 +69,9 @@ def open_part(part: str, data_root: Path | None) -> tuple[Archive, list[Drawing]
                 archive = open_archive(path)
                 return archive, read_layout(archive, part)
     try:
-        archive = open_archive(download(part, downloads / FOLDER))
-    except (OSError, RuntimeError) as error:
+        with _stalls_end_after(STALL_SECONDS_WITH_ROOT if data_root else STALL_SECONDS):
+            archive = open_archive(download(part, downloads / FOLDER))
+    except (OSError, RuntimeError, HTTPException) as error:
         place = f"{data_root or 'DATA'}/{FOLDER}/{part}.zip"
         hint = "" if data_root else " and name DATA with --data-root or SETREP_DATA"
         raise InputError(
@@ -66,6 +79,17 @@ def open_part(part: str, data_root: Path | None) -> tuple[Archive, list[Drawing]
             f"Put the official {part}.zip (or a directory of that name) at {place}{hint}."
         ) from error
     return archive, read_layout(archive, part)
+
+
+@contextlib.contextmanager
+def _stalls_end_after(seconds: float) -> Iterator[None]:
+    """Bound each wait for the network; torchvision has no argument for it."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def download(part: str, into: Path) -> Path:

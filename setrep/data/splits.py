@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ TEST_SHARE = 0.3
 def number_names(
     names: Sequence[str], known: Sequence[str] | None = None
 ) -> tuple[Int64[np.ndarray, " item"], tuple[str, ...]]:
-    """Return the position of each name among the known ones (those that occur, sorted), and these."""
+    """Return the position of each name among `known`, by default those that occur, and `known`."""
     distinct = sorted(set(names)) if known is None else list(known)
     position = {name: number for number, name in enumerate(distinct)}
     return np.array([position[name] for name in names], dtype=np.int64), tuple(distinct)
@@ -95,9 +96,9 @@ def raise_no_validation(kind: str) -> None:
 
 def take_rows(items: NDArray[np.generic], rows: Int64[np.ndarray, " n"]) -> NDArray[np.generic]:
     """Select rows; a run of neighbours stays a view, and so stays on disk."""
-    if len(rows) and int(rows[-1]) - int(rows[0]) + 1 == len(rows) and bool((np.diff(rows) > 0).all()):
-        return items[int(rows[0]) : int(rows[-1]) + 1]
-    return items[rows]
+    start = int(rows[0]) if len(rows) else 0
+    is_run = np.array_equal(rows, np.arange(start, start + len(rows)))
+    return cast("NDArray[np.generic]", items[start : start + len(rows)] if is_run else items[rows])
 
 
 def _shuffled(names: Sequence[str], seed: int) -> list[str]:

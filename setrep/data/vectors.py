@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from setrep.data.archive import BROKEN, one_line
+from setrep.data.archive_kinds import BROKEN, one_line
 from setrep.data.dataset import ItemDataset, ItemFormat
 from setrep.data.request import SPLITS, DatasetInfo, DatasetRequest
 from setrep.data.splits import number_names, split_labels, take_rows

@@ -19,7 +19,9 @@ class TorchvisionBackbone(nn.Module):
         super().__init__()
         import torchvision.models as models
 
-        network = getattr(models, name)(weights=None)
+        # Stochastic depth drowns the small differences that hard negatives leave to learn from.
+        options = {"stochastic_depth_prob": 0.0} if name.startswith("efficientnet") else {}
+        network = getattr(models, name)(weights=None, **options)
         if name.startswith("resnet"):
             self.dim = network.fc.in_features
             network.fc = nn.Identity()

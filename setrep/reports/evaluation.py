@@ -16,6 +16,7 @@ from setrep.aggregators import build_aggregator
 from setrep.config import Config
 from setrep.data.dataset import ItemDataset
 from setrep.data.one_shot import OneShotTask, load_one_shot
+from setrep.errors import InputError
 from setrep.protocols.baselines import pixel_embeddings
 from setrep.protocols.bounds import verify_bounds
 from setrep.protocols.collections import evaluate_collections
@@ -27,13 +28,33 @@ from setrep.set_encoder import SetEncoder
 Embed = Callable[[Shaped[Tensor, "n ..."]], Float[Tensor, "n dim"]]
 
 
+def load_task(config: Config, dataset: ItemDataset) -> OneShotTask | None:
+    """Read the one-shot task, if one is asked for.
+
+    Raises:
+        InputError: it is no such task, or the items are not images.
+    """
+    path = config.evaluation.one_shot
+    if path is None:
+        return None
+    if dataset.item_format.kind != "image":
+        raise InputError(
+            f"The one-shot task has images, but the items of {dataset.name} are vectors. "
+            f"Leave out --one-shot."
+        )
+    return load_one_shot(path)
+
+
 def evaluate_set_encoder(
-    set_encoder: SetEncoder, untrained: SetEncoder | None, dataset: ItemDataset, config: Config
+    set_encoder: SetEncoder,
+    untrained: SetEncoder | None,
+    dataset: ItemDataset,
+    task: OneShotTask | None,
+    config: Config,
 ) -> Evaluation:
     """Measure a set encoder on held-out classes, beside raw pixels and an untrained encoder."""
     began = time.monotonic()
     settings = config.evaluation
-    task = load_one_shot(settings.one_shot) if settings.one_shot else None
 
     def scores(embed: Embed, aggregator: nn.Module) -> tuple[Scores, Tensor]:
         return score(embed, aggregator, dataset, task, config)
@@ -45,7 +66,7 @@ def evaluate_set_encoder(
         pixels, _ = scores(pixel_embeddings, build_aggregator("centroid", width))
         before = scores(untrained.encode, untrained.aggregator)[0] if untrained else None
         baselines = Baselines(pixels, before)
-    sizes = [found.size for found in learned.collections if found.num_queries]
+    sizes = [found.size for found in learned.collections if found.num_classes > 1]
     summary = bounds_summary(embeddings, dataset, set_encoder, sizes, config)
     return Evaluation(
         schema=1,

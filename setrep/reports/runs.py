@@ -14,10 +14,11 @@ from rich.console import Console
 from setrep import distributed
 from setrep.config import Config
 from setrep.data.dataset import ItemDataset
+from setrep.data.one_shot import OneShotTask
 from setrep.errors import InputError
 from setrep.protocols.bounds import verify_bounds as verify
 from setrep.protocols.results import Evaluation
-from setrep.reports.evaluation import as_json, embed_dataset, evaluate_set_encoder
+from setrep.reports.evaluation import as_json, embed_dataset, evaluate_set_encoder, load_task
 from setrep.set_encoder import SetEncoder
 from setrep.training.build import (
     build_method,
@@ -55,7 +56,7 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
     Raises:
         InputError: a setting, the data or the directory does not allow it.
     """
-    console = console or Console(stderr=True)
+    console = console or Console(stderr=True, markup=False, emoji=False)  # names as they are
     with distributed.process_group():
         if distributed.rank() > 0:
             console = Console(quiet=True)
@@ -68,16 +69,19 @@ def _train(config: Config, resume: bool, console: Console) -> TrainedRun:
     sampler = build_sampler(config, dataset)
     method = build_method(config, dataset.item_format)
     held_out = load_split(config.data, config.evaluation.split)  # before training, not after
+    task = load_task(config, held_out)
     directory = Path(config.output_dir or ".")
     if distributed.rank() == 0:
         directory = open_run(config, resume=resume)
         write_environment(directory, config, hardware.device)
     directory = distributed.broadcast_path(directory)
-    console.print(f"{dataset.source_note}: {len(dataset)} items of {len(sampler.labels)} classes")
+    note = f"{dataset.source_note}: {len(dataset)} items of {len(sampler.labels)} classes"
+    console.print(note, soft_wrap=True)
     seconds = forecast_seconds(method, dataset, sampler, config, hardware)
     console.print(
         f"Training {config.encoder.name} on {hardware.device.type} for "
-        f"{config.training.max_steps} steps: about {clock(seconds)}. Run directory: {directory}"
+        f"{config.training.max_steps} steps: about {clock(seconds)}. Run directory: {directory}",
+        soft_wrap=True,  # a path in one piece
     )
     began = time.monotonic()
     result = train_loop(
@@ -89,17 +93,23 @@ def _train(config: Config, resume: bool, console: Console) -> TrainedRun:
         set_encoder.save_pretrained(directory)
         if result.reason == "finished":
             console.print(f"Trained in {clock(time.monotonic() - began)}. Evaluating ...")
-            evaluation = write_evaluation(set_encoder, held_out, config, directory)
+            path = directory / "evaluation.json"
+            evaluation = write_evaluation(set_encoder, held_out, task, config, path)
     distributed.barrier()
     return TrainedRun(directory, result.step, result.reason, evaluation)
 
 
 def write_evaluation(
-    set_encoder: SetEncoder, dataset: ItemDataset, config: Config, directory: Path
+    set_encoder: SetEncoder,
+    dataset: ItemDataset,
+    task: OneShotTask | None,
+    config: Config,
+    path: Path,
 ) -> Evaluation:
     """Evaluate and write `evaluation.json`."""
-    evaluation = evaluate_set_encoder(set_encoder, untrained(config, dataset), dataset, config)
-    write_atomically(directory / "evaluation.json", as_json(evaluation).encode())
+    before = untrained(config, dataset)
+    evaluation = evaluate_set_encoder(set_encoder, before, dataset, task, config)
+    write_atomically(path, as_json(evaluation).encode())
     return evaluation
 
 
@@ -122,10 +132,8 @@ def evaluate(
         InputError: the directory holds no finished run, or the data cannot be read.
     """
     set_encoder, config, dataset = open_for_evaluation(run, changes)
-    evaluation = evaluate_set_encoder(set_encoder, untrained(config, dataset), dataset, config)
     path = Path(output) if output else Path(run) / "evaluation.json"
-    write_atomically(path, as_json(evaluation).encode())
-    return evaluation
+    return write_evaluation(set_encoder, dataset, load_task(config, dataset), config, path)
 
 
 def open_for_evaluation(

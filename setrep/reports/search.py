@@ -73,10 +73,11 @@ def has_images(directory: Path) -> bool:
 def query_table(matches: Sequence[Match]) -> Table:
     """Show matches, nearest first."""
     table = Table()
-    table.add_column("rank", justify="right")
-    table.add_column("collection")
-    table.add_column("label")
-    table.add_column("score", justify="right")
+    table.add_column("rank", justify="right", no_wrap=True)
+    table.add_column("collection", overflow="fold")
+    table.add_column("label", overflow="fold")
+    table.add_column("score", justify="right", no_wrap=True)
     for rank, match in enumerate(matches, 1):
-        table.add_row(str(rank), str(match.id), str(match.label or "–"), f"{match.score:.4f}")
+        label = "–" if match.label is None else str(match.label)
+        table.add_row(str(rank), str(match.id), label, f"{match.score:.4f}")
     return table

@@ -12,7 +12,7 @@ from setrep.protocols.results import CollectionResult, Evaluation, Scores
 
 def print_table(table: Table) -> None:
     """Print a table to standard output."""
-    Console().print(table)
+    Console(markup=False, emoji=False).print(table)  # names of files and labels as they are
 
 
 def percent(value: float | None) -> str:
@@ -32,7 +32,7 @@ def evaluation_table(result: Evaluation) -> Table:
     table = Table(title=f"{result.source_note} ({protocol}, %)", title_justify="left")
     table.add_column("")
     for name in shown:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     rows = [measures(scores) for scores in shown.values()]
     for measure in rows[0]:
         table.add_row(measure, *(row.get(measure, "–") for row in rows))
