@@ -154,6 +154,16 @@ def test_every_command_and_option_exists(page):
 
 
 @every_page
+def test_every_file_and_test_that_a_page_names_exists(page):
+    code = re.findall(r"`([^`\n]+)`", prose(page.read_text(encoding="utf-8")))
+    paths = [word for word in code if re.fullmatch(r"(setrep|tests|docs|\.ci)/[\w./-]+", word)]
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    sources = "".join(file.read_text() for file in (ROOT / "tests").glob("test_*.py"))
+    tests = [word for word in code if re.fullmatch(r"test_\w+", word)]
+    assert [test for test in tests if f"def {test}(" not in sources] == []
+
+
+@every_page
 def test_a_page_names_no_place_of_ours(page):
     """A page that says where it was written cannot be followed elsewhere."""
     text = page.read_text(encoding="utf-8")

@@ -117,13 +117,14 @@ def read_layout(archive: Archive, part: str) -> list[Drawing]:
     for name in archive.names:
         if not name.lower().endswith(".png"):
             continue
-        *above, alphabet, character, _ = ["", "", *name.split("/")][-4:]
-        prefix = name.split("/")[:-3]
-        if name.count("/") < 2 or prefix not in ([], [part]) or not above:
+        above, _, below = name.partition("/")
+        inside = (below if above == part else name).split("/")
+        if len(inside) != 3:
             raise InputError(
                 f"{archive.where(name)} is not where Omniglot has its drawings; "
                 f"expected {part}/<Alphabet>/<character>/<drawing>.png."
             )
+        alphabet, character, _ = inside
         drawings.append(Drawing(name, alphabet, f"{alphabet}/{character}"))
     if not drawings:
         raise InputError(

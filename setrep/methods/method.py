@@ -24,7 +24,7 @@ class Method(nn.Module, ABC):
     aggregator: nn.Module
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the optimiser's groups: `params`, and `lr_scale` or `weight_decay` of their own."""
+        """Return the optimiser's groups, with a `lr_scale` or `weight_decay` of their own."""
         return [{"params": [p for p in self.parameters() if p.requires_grad]}]
 
     @abstractmethod

@@ -122,7 +122,7 @@ def untrained(config: Config, dataset: ItemDataset) -> SetEncoder | None:
 
 
 def evaluate(
-    run: str | Path, changes: dict[str, Any], output: str | Path | None = None
+    run: str | Path, changes: dict[str, Any] | None = None, output: str | Path | None = None
 ) -> Evaluation:
     """Evaluate a run, perhaps on other data or sizes, and write `evaluation.json`.
 
@@ -137,11 +137,11 @@ def evaluate(
 
 
 def open_for_evaluation(
-    run: str | Path, changes: dict[str, Any]
+    run: str | Path, changes: dict[str, Any] | None
 ) -> tuple[SetEncoder, Config, ItemDataset]:
     """Read a run's set encoder and the split that it is to be measured on."""
     directory = Path(run)
-    config = saved_config(directory, changes)
+    config = saved_config(directory, changes or {})
     set_encoder = SetEncoder.from_pretrained(directory)
     dataset = load_split(config.data, config.evaluation.split)
     if dataset.item_format != set_encoder.item_format:
@@ -154,7 +154,7 @@ def open_for_evaluation(
 
 def verify_bounds(
     run: str | Path,
-    changes: dict[str, Any],
+    changes: dict[str, Any] | None = None,
     *,
     bounds: Sequence[str] | None = None,
     max_triples: int = 1000,

@@ -40,7 +40,8 @@ class CollectionIndex:
 
     Built with a set encoder it takes collections of items and carries the encoder with it; built
     from bare vectors it takes vectors only. Matches come by falling score; of equal scores the
-    collection that was put in first comes first.
+    collection that was put in first comes first. Scores are float32, whose rounding may part
+    distances that are equal.
     """
 
     embeddings: Float[NDArray[np.float32], "collection dim"]

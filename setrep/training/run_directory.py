@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +32,7 @@ def saved_config(directory: Path, *changes: dict[str, Any]) -> Config:
     return resolve(read_yaml(path), *changes)
 
 
-def configure(layers: Sequence[dict[str, Any]], *, resume: bool) -> Config:
+def configure(layers: Sequence[dict[str, Any]], *, resume: bool = False) -> Config:
     """Resolve settings for a new run, or on resuming over those that the run has saved.
 
     Raises:
@@ -124,6 +125,8 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": device.type,
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "cpu": cpu_model(),
+        "cores": os.cpu_count(),
+        "memory_gib": memory_gib(),
         "threads": torch.get_num_threads(),
     }
 
@@ -135,6 +138,14 @@ def installed(name: str, version: Any) -> str | None:
     try:
         return str(version(name))
     except PackageNotFoundError:
+        return None
+
+
+def memory_gib() -> float | None:
+    """Return the machine's memory, where the system tells."""
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, OSError, ValueError):  # not on Windows
         return None
 
 
