@@ -197,7 +197,7 @@ BAD = {
         "train --items-per-collection 1000",
         "Lower items_per_collection",
     ),
-    "too many classes": ("train --classes-per-episode 8", "Lower classes_per_episode"),
+    "too many classes": ("train --classes-per-episode 100", "Lower classes_per_episode"),
     "miner without positives": (
         "train --collections-per-class 1 --set miner.positives=cross_collection",
         "at least 2, not 1",

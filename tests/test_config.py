@@ -33,8 +33,10 @@ CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 def test_without_any_setting_digits_are_trained_on():
     config = resolve()
     assert config.data.dataset == "digits"
-    assert config.training.max_steps == 400
-    assert config.episode.num_items == 7 * 2 * 8
+    own = DATASET_DEFAULTS["digits"]
+    assert config.training.max_steps == own["training"]["max_steps"]
+    assert config.encoder.name == own["encoder"]["name"]
+    assert config == resolve({"data": {"dataset": "digits"}})
 
 
 @pytest.mark.parametrize("name", sorted({*DATASET_DEFAULTS, "folder"}))
@@ -65,7 +67,8 @@ def test_a_later_layer_wins_and_leaves_the_rest():
     config = resolve(first, second)
     assert (config.loss.margin, config.loss.soft) == (0.3, True)
     assert config.training.max_steps == 7
-    assert config.episode.classes_per_episode == 7  # of digits
+    own = DATASET_DEFAULTS["digits"]["episode"]
+    assert config.episode.classes_per_episode == own["classes_per_episode"]
     assert resolve(second, first).loss.margin == 0.1
 
 

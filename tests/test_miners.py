@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from setrep.errors import InputError
+from setrep.functional import pairwise_distance
 from setrep.losses import TripletMarginLoss
 from setrep.miners import BatchAllMiner, BatchHardMiner, HardNegativeMiner, SemiHardMiner
 
@@ -221,16 +222,29 @@ def test_a_batch_without_triplets_gives_three_empty_tensors(miner, labels):
 
 
 @every_miner
-def test_mining_keeps_no_graph_and_ranks_half_precision_in_float32(miner):
+def test_half_precision_embeddings_are_ranked_in_float32(miner):
     generator = torch.Generator().manual_seed(0)
     embeddings = torch.randn(12, 3, generator=generator).bfloat16().requires_grad_()
     labels = torch.arange(12) % 3
     mined = miner()(embeddings, labels)
-    assert not any(indices.requires_grad for indices in mined)
     assert as_set(mined) == as_set(miner()(embeddings.float(), labels))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         autocast = miner()(embeddings, labels)
     assert as_set(mined) == as_set(autocast)
+
+
+@pytest.mark.parametrize("miner", [BatchHardMiner, HardNegativeMiner, SemiHardMiner])
+def test_mining_takes_distances_without_a_graph(miner, monkeypatch):
+    has_graph = []
+
+    def spy(embeddings, *, squared=False):
+        distance = pairwise_distance(embeddings, squared=squared)
+        has_graph.append(distance.requires_grad)
+        return distance
+
+    monkeypatch.setattr("setrep.miners.pairwise_distance", spy)
+    miner()(torch.ones(4, 2, requires_grad=True), torch.tensor([0, 0, 1, 1]))
+    assert has_graph == [False]
 
 
 @every_miner

@@ -288,6 +288,16 @@ def test_when_the_new_index_cannot_be_moved_in_the_old_goes_back(tmp_path, monke
     assert CollectionIndex.open(tmp_path / "index").metadata[0] == {"seed": 0, "place": 0}
 
 
+def test_a_replaced_index_does_not_come_back_when_it_was_only_half_removed(tmp_path, monkeypatch):
+    make_index(seed=0).save(tmp_path / "index")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        make_index(seed=1).save(tmp_path / "index")
+    shutil.rmtree(tmp_path / "index")
+    with pytest.raises(InputError, match="There is no index"):
+        CollectionIndex.open(tmp_path / "index")
+
+
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "emptied"])
 @pytest.mark.parametrize(
     "name",

@@ -205,7 +205,9 @@ def test_a_run_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
 
 def test_supervised_training_on_digits_lowers_the_loss(tmp_path: Path) -> None:
     convnet = {"encoder": {"name": "convnet"}, "loss": {"name": "triplet"}}
-    config = resolve(TINY, convnet, {"training": TINY["training"] | {"max_steps": 30, "log_every": 1}})
+    config = resolve(
+        TINY, convnet, {"training": TINY["training"] | {"max_steps": 30, "log_every": 1}}
+    )
     dataset = training_dataset(config)
     method = build_method(config, dataset.item_format)
     train_loop(

@@ -16,6 +16,7 @@ def evaluate(
     dataset: Annotated[str | None, typer.Option(help="Another data set.")] = None,
     data_root: DataRoot = None,
     split: Annotated[str | None, typer.Option(help="validation or test.")] = None,
+    subset: Annotated[str | None, typer.Option(help="Omniglot: small1, small2 or full.")] = None,
     label_level: Annotated[str | None, typer.Option()] = None,
     collection_level: Annotated[str | None, typer.Option()] = None,
     sizes: Annotated[str | None, typer.Option(help="Collection sizes, as in 1,5,10.")] = None,
@@ -29,6 +30,7 @@ def evaluate(
     changes = settings(
         data__dataset=dataset,
         data__data_root=data_root,
+        data__subset=subset,
         data__label_level=label_level,
         data__collection_level=collection_level,
         evaluation__split=split,

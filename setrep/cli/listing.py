@@ -70,6 +70,8 @@ def prepare(
     image_size: Annotated[int | None, typer.Option()] = None,
 ) -> None:
     """Fetch a data set where it is not at hand, and decode it into the cache."""
+    import torch
+
     from setrep.cli.app import settings
     from setrep.config import resolve
     from setrep.training.build import load_split
@@ -80,7 +82,7 @@ def prepare(
         data__subset=subset,
         data__image_size=image_size,
     )
-    data = resolve(asked).data
+    data = resolve(asked, has_cuda=torch.cuda.is_available()).data
     for split in ("train", "test"):
         dataset = load_split(data, split)
         print(f"{split}: {dataset.source_note} ({len(dataset)} items)")

@@ -14,17 +14,20 @@ if TYPE_CHECKING:
     from setrep.data.registry import list_datasets, load_dataset
     from setrep.data.request import DatasetInfo
     from setrep.data.sampler import EpisodeSampler
+    from setrep.data.tasks import EpisodeTaskset, episodes_from_taskset
 
 __all__ = [
     "Augmentation",
     "Batch",
     "DatasetInfo",
     "EpisodeSampler",
+    "EpisodeTaskset",
     "ItemDataset",
     "ItemFormat",
     "OneShotRun",
     "OneShotTask",
     "add_rotated_classes",
+    "episodes_from_taskset",
     "list_datasets",
     "load_dataset",
     "load_one_shot",
@@ -35,11 +38,13 @@ _MODULES = {
     "Batch": "batch",
     "DatasetInfo": "request",
     "EpisodeSampler": "sampler",
+    "EpisodeTaskset": "tasks",
     "ItemDataset": "dataset",
     "ItemFormat": "dataset",
     "OneShotRun": "one_shot",
     "OneShotTask": "one_shot",
     "add_rotated_classes": "augmentation",
+    "episodes_from_taskset": "tasks",
     "list_datasets": "registry",
     "load_dataset": "registry",
     "load_one_shot": "one_shot",

@@ -37,6 +37,10 @@ class ItemDataset:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getitem__(self, index: int) -> tuple[Shaped[Tensor, "..."], int]:
+        """Return one item and its label, as torch's `DataLoader` asks for them."""
+        return self.gather([index])[0], int(self.labels[index])
+
     def gather(self, indices: Sequence[int] | Int64[Tensor, " n"]) -> Shaped[Tensor, "n ..."]:
         """Copy the named items into a tensor on the CPU."""
         return torch.from_numpy(np.ascontiguousarray(self.items[np.asarray(indices)]))

@@ -1,1 +1,1 @@
-"""."""
+"""Training methods: what one step does."""

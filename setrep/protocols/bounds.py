@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,8 @@ from setrep.data.collections import draw_disjoint_triples
 from setrep.data.dataset import ItemDataset
 from setrep.errors import InputError, nearest
 from setrep.protocols.bound_rows import STATEMENTS, Statement, name_of_aggregator, rows_of
+
+logger = logging.getLogger(__name__)
 
 
 def verify_bounds(
@@ -48,16 +51,27 @@ def verify_bounds(
     rows: list[dict[str, Any]] = []
     dropped: dict[str, list[str]] = {}
     for size, count in counts.items():
-        drawn = draw_disjoint_triples(dataset, size, count, seed=seed)
+        try:
+            drawn = draw_disjoint_triples(dataset, size, count, seed=seed)
+        except InputError as error:
+            if len(counts) == 1:
+                raise
+            logger.warning("Collections of %d items are left out: %s", size, error)
+            continue
         rows += rows_of(embeddings.cpu(), dataset, aggregator, drawn, statements, len(rows))
         dropped[str(size)] = list(drawn.dropped)
+    if not rows:
+        raise InputError(
+            f"No size of {list(counts)} leaves two disjoint collections of a label and one of "
+            f"another in {dataset.name}. Ask for smaller sizes."
+        )
     sampling = {
         "dataset": dataset.name,
         "source_note": dataset.source_note,
         "split": dataset.split,
         "label_level": dataset.label_level,
         "collection_level": dataset.collection_level,
-        "sizes": list(counts),
+        "sizes": [size for size in counts if str(size) in dropped],
         "max_triples": max_triples,
         "num_triples": len(rows),
         "seed": seed,

@@ -5,27 +5,25 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import torch
-from jaxtyping import Float, Shaped
-from torch import Tensor, nn
+from torch import nn
 
 from setrep.aggregators import build_aggregator
 from setrep.config import Config
 from setrep.data.dataset import ItemDataset
 from setrep.data.one_shot import OneShotTask, load_one_shot
 from setrep.errors import InputError
-from setrep.protocols.baselines import pixel_embeddings
+from setrep.protocols.baselines import (
+    Embed,
+    embed_dataset,
+    evaluate_embedding,
+    pixel_embeddings,
+)
 from setrep.protocols.bounds import verify_bounds
-from setrep.protocols.collections import evaluate_collections
-from setrep.protocols.items import evaluate_items
-from setrep.protocols.one_shot import evaluate_one_shot
 from setrep.protocols.results import Baselines, Evaluation, Scores
 from setrep.set_encoder import SetEncoder
-
-Embed = Callable[[Shaped[Tensor, "n ..."]], Float[Tensor, "n dim"]]
 
 
 def load_task(config: Config, dataset: ItemDataset) -> OneShotTask | None:
@@ -56,18 +54,28 @@ def evaluate_set_encoder(
     began = time.monotonic()
     settings = config.evaluation
 
-    def scores(embed: Embed, aggregator: nn.Module) -> tuple[Scores, Tensor]:
-        return score(embed, aggregator, dataset, task, config)
+    def scores(embed: Embed, aggregator: nn.Module) -> Scores:
+        return evaluate_embedding(
+            embed,
+            dataset,
+            aggregator,
+            settings.sizes,
+            seed=config.training.seed,
+            knn_k=settings.knn_k,
+            knn_temperature=settings.knn_temperature,
+            num_bootstrap=settings.num_bootstrap,
+            one_shot=task,
+        )
 
-    learned, embeddings = scores(set_encoder.encode, set_encoder.aggregator)
+    learned = scores(set_encoder.encode, set_encoder.aggregator)
     baselines = None
     if settings.baselines:
         width = pixel_embeddings(dataset.gather([0])).shape[1]
-        pixels, _ = scores(pixel_embeddings, build_aggregator("centroid", width))
-        before = scores(untrained.encode, untrained.aggregator)[0] if untrained else None
+        pixels = scores(pixel_embeddings, build_aggregator("centroid", width))
+        before = scores(untrained.encode, untrained.aggregator) if untrained else None
         baselines = Baselines(pixels, before)
     sizes = [found.size for found in learned.collections if found.num_classes > 1]
-    summary = bounds_summary(embeddings, dataset, set_encoder, sizes, config)
+    summary = bounds_summary(dataset, set_encoder, sizes, config)
     return Evaluation(
         schema=1,
         protocol="held_out_classes",
@@ -90,40 +98,7 @@ def evaluate_set_encoder(
     )
 
 
-def score(
-    embed: Embed,
-    aggregator: nn.Module,
-    dataset: ItemDataset,
-    task: OneShotTask | None,
-    config: Config,
-) -> tuple[Scores, Float[Tensor, "item dim"]]:
-    """Measure one way to embed items, and return the embeddings too."""
-    settings, seed = config.evaluation, config.training.seed
-    embeddings = embed_dataset(embed, dataset)
-    labels = torch.from_numpy(dataset.labels)
-    items = evaluate_items(
-        embeddings, labels, knn_k=settings.knn_k, knn_temperature=settings.knn_temperature
-    )
-    collections = evaluate_collections(
-        embeddings,
-        dataset,
-        aggregator,
-        settings.sizes,
-        seed=seed,
-        num_bootstrap=settings.num_bootstrap,
-    )
-    one_shot = evaluate_one_shot(task, embed, dataset.item_format) if task else None
-    return Scores(items, tuple(collections), one_shot), embeddings
-
-
-def embed_dataset(embed: Embed, dataset: ItemDataset) -> Float[Tensor, "item dim"]:
-    """Embed all items, some at a time."""
-    chunks = torch.split(torch.arange(len(dataset)), 1024)
-    return torch.cat([embed(dataset.gather(chunk)).cpu() for chunk in chunks])
-
-
 def bounds_summary(
-    embeddings: Tensor,
     dataset: ItemDataset,
     set_encoder: SetEncoder,
     sizes: Sequence[int],
@@ -133,7 +108,7 @@ def bounds_summary(
     if not sizes:
         return None
     report = verify_bounds(
-        embeddings,
+        embed_dataset(dataset, set_encoder.encode),
         dataset,
         set_encoder.aggregator,
         sizes=sizes,

@@ -12,13 +12,14 @@ from typing import Any
 from rich.console import Console
 
 from setrep import distributed
-from setrep.config import Config
+from setrep.config import Config, DataConfig
 from setrep.data.dataset import ItemDataset
 from setrep.data.one_shot import OneShotTask
 from setrep.errors import InputError
+from setrep.protocols.baselines import embed_dataset
 from setrep.protocols.bounds import verify_bounds as verify
 from setrep.protocols.results import Evaluation
-from setrep.reports.evaluation import as_json, embed_dataset, evaluate_set_encoder, load_task
+from setrep.reports.evaluation import as_json, evaluate_set_encoder, load_task
 from setrep.set_encoder import SetEncoder
 from setrep.training.build import (
     build_method,
@@ -69,6 +70,7 @@ def _train(config: Config, resume: bool, console: Console) -> TrainedRun:
     sampler = build_sampler(config, dataset)
     method = build_method(config, dataset.item_format)
     held_out = load_split(config.data, config.evaluation.split)  # before training, not after
+    refuse_shared_labels(dataset, held_out)
     task = load_task(config, held_out)
     directory = Path(config.output_dir or ".")
     if distributed.rank() == 0:
@@ -97,6 +99,19 @@ def _train(config: Config, resume: bool, console: Console) -> TrainedRun:
             evaluation = write_evaluation(set_encoder, held_out, task, config, path)
     distributed.barrier()
     return TrainedRun(directory, result.step, result.reason, evaluation)
+
+
+def refuse_shared_labels(dataset: ItemDataset, held_out: ItemDataset) -> None:
+    """Refuse to call classes held out that are trained on."""
+    trained, tested = (
+        {data.label_names[label] for label in data.labels.tolist()} for data in (dataset, held_out)
+    )
+    shared = sorted(trained & tested)
+    if shared:
+        raise InputError(
+            f"The {held_out.split} split shares {len(shared)} labels with training, such as "
+            f"'{shared[0]}', but is to hold classes never trained on. Split by label instead."
+        )
 
 
 def write_evaluation(
@@ -141,7 +156,7 @@ def open_for_evaluation(
 ) -> tuple[SetEncoder, Config, ItemDataset]:
     """Read a run's set encoder and the split that it is to be measured on."""
     directory = Path(run)
-    config = saved_config(directory, changes or {})
+    config = saved_config(directory, of_another_dataset(directory, changes or {}), changes or {})
     set_encoder = SetEncoder.from_pretrained(directory)
     dataset = load_split(config.data, config.evaluation.split)
     if dataset.item_format != set_encoder.item_format:
@@ -150,6 +165,16 @@ def open_for_evaluation(
             f"but {dataset.name} has {dataset.item_format}."
         )
     return set_encoder, config, dataset
+
+
+def of_another_dataset(directory: Path, changes: dict[str, Any]) -> dict[str, Any]:
+    """Forget a run's choices of subset, levels and groups when it is measured on other data."""
+    saved = saved_config(directory).data
+    asked = changes.get("data", {}).get("dataset", saved.dataset)
+    if asked == saved.dataset:
+        return {}
+    kept = {"image_size": saved.image_size, "on_bad_image": saved.on_bad_image}
+    return {"data": DataConfig().model_dump(mode="json") | kept}
 
 
 def verify_bounds(
@@ -166,7 +191,7 @@ def verify_bounds(
         InputError: the directory holds no finished run, or a bound is unknown.
     """
     set_encoder, config, dataset = open_for_evaluation(run, changes)
-    embeddings = embed_dataset(set_encoder.encode, dataset)
+    embeddings = embed_dataset(dataset, set_encoder.encode)
     report = verify(
         embeddings,
         dataset,

@@ -7,11 +7,10 @@ from pathlib import Path
 
 from rich.table import Table
 
+from setrep.data.images import IMAGE_SUFFIXES
 from setrep.errors import InputError
 from setrep.retrieval import CollectionIndex, Match
 from setrep.set_encoder import SetEncoder
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 
 
 def build_index(
@@ -55,7 +54,7 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            files += sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+            files += sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
         elif path.exists():
             files.append(path)
         else:
@@ -67,7 +66,7 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
 
 def has_images(directory: Path) -> bool:
     """Return whether a directory holds an image file."""
-    return any(p.suffix.lower() in SUFFIXES for p in directory.iterdir())
+    return any(p.suffix.lower() in IMAGE_SUFFIXES for p in directory.iterdir())
 
 
 def query_table(matches: Sequence[Match]) -> Table:

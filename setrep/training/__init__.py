@@ -1,1 +1,1 @@
-"""."""
+"""Training runs: built from a config, stepped, checkpointed."""

@@ -68,8 +68,9 @@ def open_run(config: Config, *, resume: bool) -> Path:
             f"{directory} already holds a run. Continue it with --resume, "
             f"or choose another --output-dir."
         )
-    resolved = config.model_copy(update={"output_dir": str(directory)})
-    write_atomically(directory / "config.yaml", to_yaml(resolved).encode())
+    # Without its own place, so that `--config RUN/config.yaml` repeats the run elsewhere.
+    anywhere = config.model_copy(update={"output_dir": None})
+    write_atomically(directory / "config.yaml", to_yaml(anywhere).encode())
     return directory
 
 
@@ -117,7 +118,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     """Describe versions and hardware."""
     from importlib.metadata import version
 
-    names = ["torch", "torchvision", "numpy", "scikit-learn", "faiss-cpu"]
+    names = ["torch", "torchvision", "numpy", "scikit-learn", "faiss-cpu", "faiss-gpu"]
     return {
         "setrep": __version__,
         "python": platform.python_version(),
