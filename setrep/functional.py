@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from setrep.collection import CollectionBatch
+from setrep.errors import InputError
 
 Positives = Literal["any", "same_collection", "cross_collection"]
 
@@ -35,8 +36,14 @@ def pairwise_distance(
     distance of a point to itself into noise when embeddings lie far from the origin.
     """
     x = at_least_float32(x)
-    y = x if y is None else at_least_float32(y)
-    distance = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+    if y is None and len(x) > 1:  # half the pairs; pdist of no rows crashes in its backward
+        rows, columns = torch.triu_indices(len(x), len(x), offset=1, device=x.device)
+        half = torch.pdist(x)
+        distance = half.new_zeros(len(x), len(x)).index_put((rows, columns), half)
+        distance = distance + distance.T
+    else:
+        y = x if y is None else at_least_float32(y)
+        distance = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
     return distance.square() if squared else distance
 
 
@@ -52,7 +59,7 @@ def positive_mask(
     mask = labels.unsqueeze(0) == labels.unsqueeze(1)
     if positives != "any":
         if collections is None:
-            raise ValueError(f"positives={positives!r} needs the collection of each item.")
+            raise InputError(f"positives={positives!r} needs the collection of each item.")
         same = collections.unsqueeze(0) == collections.unsqueeze(1)
         mask = mask & (same if positives == "same_collection" else ~same)
     return mask & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
@@ -70,8 +77,9 @@ def all_triplets(
 ) -> Triplets:
     """Enumerate every valid triplet of a batch."""
     positive = positive_mask(labels, collections, positives)
-    valid = positive.unsqueeze(2) & negative_mask(labels).unsqueeze(1)
-    return Triplets(*valid.nonzero(as_tuple=True))
+    anchors, others = positive.nonzero(as_tuple=True)
+    pair, negatives = negative_mask(labels)[anchors].nonzero(as_tuple=True)
+    return Triplets(anchors[pair], others[pair], negatives)
 
 
 def segment_sum(

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 from hypothesis import given
-from loss_reference import SEEDS, a_few_batches, batch
 
 from setrep.errors import InputError
 from setrep.losses import SupConLoss, TripletMarginLoss
+from tests.loss_reference import SEEDS, a_few_batches, batch
 
 EVERY_LOSS = [
     TripletMarginLoss(0.3),
@@ -144,8 +144,13 @@ def test_embeddings_apart_are_not_reported_as_collapsed(loss, scale):
 
 def test_one_embedding_apart_from_all_others_is_no_collapse():
     embeddings = torch.ones(8, 3)
-    embeddings[5, 0] = 1.01
+    embeddings[5, 0] = 1.0005
     metrics = TripletMarginLoss().with_metrics(embeddings, torch.arange(8) % 2)[1]
+    assert metrics["collapsed"] == 0
+
+
+def test_a_single_embedding_is_no_collapse():
+    metrics = SupConLoss().with_metrics(torch.ones(1, 3), torch.tensor([0]))[1]
     assert metrics["collapsed"] == 0
 
 

@@ -4,11 +4,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loss_reference import PRECISIONS, SEEDS, a_few_batches, batch, is_positive, loop_supcon, vector
 
 from setrep.errors import InputError
 from setrep.functional import Triplets
 from setrep.losses import SupConLoss
+from tests.loss_reference import (
+    PRECISIONS,
+    SEEDS,
+    a_few_batches,
+    batch,
+    is_positive,
+    loop_supcon,
+    vector,
+)
 
 
 @pytest.fixture(params=PRECISIONS, ids=str)

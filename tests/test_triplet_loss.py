@@ -4,7 +4,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from loss_reference import (
+
+from setrep.errors import InputError
+from setrep.functional import Triplets
+from setrep.losses import TripletMarginLoss
+from tests.loss_reference import (
     PRECISIONS,
     SEEDS,
     a_few_batches,
@@ -13,10 +17,6 @@ from loss_reference import (
     loop_triplets,
     vector,
 )
-
-from setrep.errors import InputError
-from setrep.functional import Triplets
-from setrep.losses import TripletMarginLoss
 
 
 @pytest.fixture(params=PRECISIONS, ids=str)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -36,6 +37,11 @@ class Archive:
     kind: Literal["directory", "zip", "tar"]
     names: tuple[str, ...]
     limits: ArchiveLimits
+
+    @property
+    def title(self) -> str:
+        """Last part of the path, also when that is `.`."""
+        return os.path.basename(os.path.abspath(self.path))
 
     def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """Yield names and contents, of those that are there, in the order in which they are stored.

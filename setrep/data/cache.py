@@ -106,7 +106,7 @@ def _build_entry(
     entry: Path, archive: Archive, names: list[str], item_format: ItemFormat, on_bad_image: str
 ) -> None:
     """Decode into a directory of our own and rename it; lose quietly if another was faster."""
-    logger.info("Decoding %d images of %s into the cache.", len(names), archive.path.name)
+    logger.info("Decoding %d images of %s into the cache.", len(names), archive.title)
     entry.parent.mkdir(parents=True, exist_ok=True)
     _remove_stale(entry.parent)
     building = Path(tempfile.mkdtemp(prefix=".building-", dir=entry.parent))

@@ -77,7 +77,7 @@ def load(request: DatasetRequest) -> ItemDataset:
         collection_level=request.collection_level,
         keys=keys,
         key_names=key_names,
-        source_note=f"{archive.path.name}, {len({f.label for f in kept})} of "
+        source_note=f"{archive.title}, {len({f.label for f in kept})} of "
         f"{len({f.label for f in files})} labels, {len(kept)} images"
         + (f"; {skipped} unreadable images skipped" if skipped else ""),
     )
@@ -123,22 +123,23 @@ def _files_of_split(files: Sequence[File], request: DatasetRequest) -> list[File
         labels = split_labels([file.label for file in files], request, "label")
         return [file for file in files if file.label in labels[request.split]]
     found = {file.split for file in files}
-    if request.split == "test" or ("validation" in found and not request.has_validation):
-        chosen = [file for file in files if file.split == request.split]
-        if not chosen:
-            raise InputError(
-                f"There is no directory for the split '{request.split}' beside "
-                f"{', '.join(sorted(str(split) for split in found))}. Add it or name another split."
-            )
-        return chosen
-    if "validation" in found:
+    if "validation" in found and request.has_validation:
         raise InputError(
             "There is a validation directory already; drop validation_groups and "
             "num_validation_groups, or the directory."
         )
-    train = [file for file in files if file.split == "train"]
-    labels = hold_out([file.label for file in train], request, "label")
-    return [file for file in train if file.label in labels[request.split]]
+    is_held_out = request.split == "validation" and "validation" not in found
+    source = "train" if is_held_out else request.split
+    chosen = [file for file in files if file.split == source]
+    if not chosen:
+        raise InputError(
+            f"There is no directory for the split '{source}' beside "
+            f"{', '.join(sorted(str(split) for split in found))}. Add it or name another split."
+        )
+    if source == "train":
+        labels = hold_out([file.label for file in chosen], request, "label")
+        return [file for file in chosen if file.label in labels[request.split]]
+    return chosen
 
 
 def _all_grey(archive: Archive, names: Iterable[str]) -> bool:

@@ -67,7 +67,7 @@ def to_item(image: Image.Image, item_format: ItemFormat) -> NDArray[np.uint8]:
     side = (item_format.size, item_format.size)
     if image.size != side:
         image = ImageOps.fit(image, side, method)
-    pixels = np.asarray(image, dtype=np.uint8)
+    pixels = np.array(image, dtype=np.uint8)  # a copy: torch wants what it can write to
     if item_format.is_inverted:
         pixels = 255 - pixels
     planes = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

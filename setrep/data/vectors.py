@@ -54,7 +54,8 @@ def load(request: DatasetRequest) -> ItemDataset:
 
 def _read(path: Path) -> dict[str, NDArray[np.generic]]:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, because numpy leaves a file open that it cannot read.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in ("values", "labels", "keys") if name in file}
     except (*BROKEN, MemoryError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
