@@ -2,7 +2,13 @@
 
 
 class InputError(ValueError):
-    """Say what was asked, what was found and what to do; the command line exits with status 2."""
+    """Say what was asked, what was found and what to do; the command line exits with status 2.
+
+    The message is one line, whatever names from files it quotes.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.split()))
 
 
 def nearest(name: str, known: list[str] | tuple[str, ...]) -> str:

@@ -1,10 +1,8 @@
-"""The registry, and the data sets `digits`, `folder` and `vectors`."""
+"""The registry, and the data sets `digits` and `folder`."""
 
 from __future__ import annotations
 
-import json
 import os
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -243,108 +241,6 @@ def test_a_broken_image_of_a_folder_is_named_or_counted(tmp_path):
 def test_the_source_note_names_no_directory_above(tmp_path, monkeypatch):
     monkeypatch.chdir(fake_folder(tmp_path / "pets"))
     assert load_folder(".").source_note.startswith("pets, ")
-
-
-# Vectors.
-
-
-def write_vectors(path, **changed):
-    """Write 40 vectors of 8 labels with 2 keys each; `None` leaves an array out."""
-    values = np.random.default_rng(0).normal(size=(40, 3))
-    arrays = {"values": values, "labels": np.arange(40) // 5, "keys": np.arange(40) // 5 * 2}
-    arrays["keys"][::2] += 1
-    arrays |= changed
-    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
-    return path
-
-
-def load_vectors(path, **named):
-    return load_dataset("vectors", data_root=path, **named)
-
-
-def test_vectors_are_read_with_their_labels_and_keys(tmp_path):
-    path = write_vectors(tmp_path / "points.npz")
-    values = np.load(path)["values"].astype(np.float32)
-    parts = [
-        load_vectors(path, split=split, num_validation_groups=2, collection_level="key")
-        for split in SPLITS
-    ]
-    assert [len(part.label_names) for part in parts] == [4, 2, 2]
-    for part in parts:
-        assert part.item_format.kind == "vector"
-        assert part.items.dtype == np.float32
-        assert len(part.key_names) == 2 * len(part.label_names)
-        for item, label, key in zip(part.items, part.labels, part.keys, strict=True):
-            (row,) = np.flatnonzero((values == item).all(axis=1))
-            assert part.label_names[label] == str(row // 5)
-            assert part.key_names[key] == str(row // 5 * 2 + (row % 2 == 0))
-    assert sum(map(len, parts)) == 40
-    assert parts[0].source_note == "points.npz, 4 of 8 labels, 20 vectors"
-
-
-def test_vectors_need_no_keys_unless_they_are_asked_for(tmp_path):
-    path = write_vectors(tmp_path / "points.npz", keys=None, labels=np.array([*"aabb"] * 10))
-    dataset = load_vectors(path)
-    assert dataset.keys is None
-    assert dataset.label_names in (("a",), ("b",))
-    assert "no array 'keys'" in refusal("vectors", data_root=path, collection_level="key")
-
-
-@pytest.mark.parametrize(
-    ("changed", "problem"),
-    [
-        ({"values": None}, "has no array 'values'; found labels, keys"),
-        ({"labels": None}, "has no array 'labels'"),
-        ({"values": np.zeros((0, 3)), "labels": np.zeros(0, int)}, "not float64 (0, 3)"),
-        ({"values": np.zeros((40, 0))}, "not float64 (40, 0)"),
-        ({"values": np.zeros(40)}, "not float64 (40,)"),
-        ({"values": np.zeros((40, 3), dtype=int)}, "must be floats"),
-        ({"values": np.zeros((40, 3), dtype=complex)}, "must be floats"),
-        ({"labels": np.zeros(39, int)}, "labels must be 40 whole numbers or strings"),
-        ({"labels": np.zeros(40)}, "labels must be 40 whole numbers or strings"),
-        ({"labels": np.zeros((40, 1), int)}, "not int64 (40, 1)"),
-        ({"keys": np.zeros(4, int)}, "keys must be 40 whole numbers or strings"),
-        ({"keys": np.zeros(40, int)}, "the key '0' has the labels"),
-        ({"labels": np.zeros(40, int)}, "at least 2 labels; found 1: 0"),
-        ({"labels": np.array([*"ab"] * 20, dtype=object)}, "is not an .npz of plain arrays"),
-    ],
-)
-def test_wrong_arrays_are_refused(changed, problem, tmp_path):
-    path = write_vectors(tmp_path / "points.npz", **changed)
-    assert problem in refusal("vectors", data_root=path, collection_level="key")
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e300])
-def test_a_vector_that_is_not_finite_is_named_by_its_row(bad, tmp_path):
-    values = np.zeros((40, 3))
-    values[[17, 30], 1] = bad
-    path = write_vectors(tmp_path / "points.npz", values=values)
-    message = refusal("vectors", data_root=path)
-    assert "row 17 of values is not finite in float32 (2 such rows)" in message
-
-
-def test_a_file_that_is_no_npz_is_refused(tmp_path, monkeypatch):
-    monkeypatch.delenv("SETREP_DATA", raising=False)
-    np.save(tmp_path / "one.npy", np.zeros((4, 3)))
-    write_vectors(tmp_path / "whole.npz")
-    (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:300])
-    (tmp_path / "text.npz").write_text(json.dumps({"values": []}))
-    (tmp_path / "empty.npz").touch()
-    (tmp_path / "directory.npz").mkdir()
-    for name in ("one.npy", "cut.npz", "text.npz", "empty.npz", "directory.npz"):
-        message = refusal("vectors", data_root=tmp_path / name)
-        assert f"{name} is not an .npz of plain arrays" in message
-    assert "--data-root FILE.npz" in refusal("vectors")
-
-
-def test_pickled_arrays_are_not_loaded(tmp_path):
-    class Trap:
-        def __reduce__(self):
-            return (warnings.warn, ("a pickle was loaded",))
-
-    traps = np.array([Trap()] * 40, dtype=object)
-    path = write_vectors(tmp_path / "points.npz", labels=traps)
-    assert "allow_pickle=False" in refusal("vectors", data_root=path)
 
 
 # Real files.

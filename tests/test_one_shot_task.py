@@ -46,7 +46,7 @@ def test_the_same_task_is_read_from_the_folder_above_the_runs_and_from_inside_it
 
 def test_paths_may_start_at_the_root_and_lines_may_end_as_on_windows(tmp_path):
     files = one_shot_files(num_runs=1, top="all_runs/")
-    text = files["all_runs/" + LABELS].decode().replace("run01/", "all_runs/run01/")
+    text = files["all_runs/" + LABELS].decode().replace("run01/", "./all_runs/run01/")
     content = "\r\n\r\n".join(text.splitlines()).encode("utf-8-sig")
     task = load_one_shot(write_files(tmp_path / "task", files | {"all_runs/" + LABELS: content}))
     np.testing.assert_array_equal(task.runs[0].answers, [3, 2, 1, 0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import cast
@@ -49,7 +50,9 @@ def read_image(
     """
     image = source if isinstance(source, Image.Image) else _open(source)
     try:
-        flat = _flatten(image, "L" if item_format.channels == 1 else "RGB")
+        # What PIL warns of ends in an error below, or does no harm.
+        with warnings.catch_warnings(action="ignore"):
+            flat = _flatten(image, "L" if item_format.channels == 1 else "RGB")
     except InputError as error:
         raise InputError(f"{_named(source)}{error}") from error
     except NOT_AN_IMAGE as error:
@@ -86,8 +89,9 @@ def _open(source: str | Path | bytes) -> Image.Image:
     content = source if isinstance(source, bytes) else _content(source)
     too_large = f"{_named(source)}an image may have at most {MAX_PIXELS} pixels"
     try:
-        image = Image.open(io.BytesIO(content), formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        with warnings.catch_warnings(action="ignore"):
+            image = Image.open(io.BytesIO(content), formats=FORMATS)
+    except Image.DecompressionBombError as error:
         raise InputError(f"{too_large}.") from error
     except UnidentifiedImageError as error:
         raise InputError(f"{_named(source)}not an image file.") from error

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 
 from setrep.data.archive import Archive, open_archive
+from setrep.data.archive_kinds import clean_name
 from setrep.data.images import IMAGE_SUFFIXES, read_image
 from setrep.errors import InputError
 from setrep.item_format import ItemFormat
@@ -154,7 +155,7 @@ def _read_pairs(archive: Archive, folder: str, content: dict[str, bytes]) -> dic
 def _resolve(field: str, folder: str, content: dict[str, bytes]) -> str:
     """Return the member that a path names, or nothing."""
     above = folder.rstrip("/").rpartition("/")[0]
-    candidates = (f"{above}/{field}".lstrip("/"), field)
+    candidates = (clean_name(f"{above}/{field}"), clean_name(field))
     return next((name for name in candidates if name in content), "")
 
 

@@ -95,9 +95,10 @@ def _train(config: Config, resume: bool, console: Console) -> TrainedRun:
         set_encoder.save_pretrained(directory)
         if result.reason == "finished":
             console.print(f"Trained in {clock(time.monotonic() - began)}. Evaluating ...")
+            # What is on disk is measured, so that `setrep evaluate` gives the same numbers.
+            set_encoder = SetEncoder.from_pretrained(directory)
             path = directory / "evaluation.json"
             evaluation = write_evaluation(set_encoder, held_out, task, config, path)
-    distributed.barrier()
     return TrainedRun(directory, result.step, result.reason, evaluation)
 
 
