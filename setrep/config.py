@@ -192,8 +192,12 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
             "scale": 0.2,
             "shear": 15,
             "translate": 0.1,
+            "elastic": 0.05,
         },
-        "training": {"max_steps": 3000},
+        "encoder": {"normalize": False},
+        "loss": {"soft": True},
+        "optimizer": {"lr": 2e-3},
+        "training": {"max_steps": 4000},
     },
     "vectors": {"encoder": {"name": "mlp"}},
 }
