@@ -57,5 +57,6 @@ class TrainingProgress:
         now = time.monotonic()
         due = now - self.last_line >= self.log_seconds or step == self.max_steps
         if not self.console.is_terminal and due:
-            self.console.print(f"step {step}/{self.max_steps}  {text}", highlight=False)
+            line = f"step {step}/{self.max_steps}  {text}"
+            self.console.print(line, highlight=False, soft_wrap=True)
             self.last_line = now
