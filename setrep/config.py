@@ -159,41 +159,23 @@ class Config(Section):
         return self
 
 
+EPISODE_OF_128 = {"classes_per_episode": 32, "collections_per_class": 2, "items_per_collection": 2}
+SMALL_TURNS = {"rotated_classes": True, "degrees": 10, "scale": 0.1, "shear": 5, "translate": 0.1}
+GLYPH_TURNS = {"rotated_classes": True, "degrees": 15, "scale": 0.2, "shear": 15, "translate": 0.1}
 # What a bare `setrep train --dataset NAME` runs; a key that is not here keeps its model's default.
 DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
     # Few and tiny images: a linear map of the pixels generalises, a deep network overfits.
     "digits": {
-        "episode": {
-            "classes_per_episode": 16,
-            "collections_per_class": 2,
-            "items_per_collection": 4,
-        },
-        "augmentation": {
-            "rotated_classes": True,
-            "degrees": 10,
-            "scale": 0.1,
-            "shear": 5,
-            "translate": 0.1,
-        },
+        "episode": EPISODE_OF_128 | {"classes_per_episode": 16, "items_per_collection": 4},
+        "augmentation": SMALL_TURNS,
         "encoder": {"name": "identity"},
         "loss": {"name": "supcon"},
         "training": {"max_steps": 400},
     },
     "omniglot": {
         "data": {"image_size": 32},
-        "episode": {
-            "classes_per_episode": 32,
-            "collections_per_class": 2,
-            "items_per_collection": 2,
-        },
-        "augmentation": {
-            "rotated_classes": True,
-            "degrees": 15,
-            "scale": 0.2,
-            "shear": 15,
-            "translate": 0.1,
-            "elastic": 0.05,
-        },
+        "episode": EPISODE_OF_128,
+        "augmentation": GLYPH_TURNS | {"elastic": 0.05},
         "encoder": {"normalize": False},
         "loss": {"soft": True},
         "optimizer": {"lr": 2e-3},
