@@ -88,6 +88,7 @@ class MinerConfig(Section):
 
     name: str = "batch_hard"
     positives: Literal["any", "same_collection", "cross_collection"] = "any"
+    start_step: Annotated[int, Field(ge=0)] = 0  # before it every valid triplet counts
 
 
 class OptimizerConfig(Section):

@@ -258,6 +258,14 @@ def test_a_config_that_is_shipped_resolves_and_says_how_to_run_it(file):
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)
+def test_a_shipped_config_leans_on_no_default_of_its_data_set(file):
+    """Or an experiment would change with the defaults, and hide what it does."""
+    asked = read_yaml(file)
+    assert resolve(asked) == Config.model_validate(asked)
+    assert resolve(asked, has_cuda=True) == Config.model_validate(asked)
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda file: file.name)
 def test_what_a_shipped_config_names_exists(file):
     from setrep.data.registry import DATASETS
     from setrep.training.build import names as known

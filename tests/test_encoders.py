@@ -98,6 +98,23 @@ def test_efficientnet_has_a_3x3_stem_of_the_right_stride(size, stride):
     assert stem.in_channels == 1
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "count"), [("resnet18", 8), ("efficientnet_b2", 16)])
+def test_every_residual_block_starts_as_the_identity(name, count):
+    network = build(name, image_format(1, 32)).backbone.network.eval()
+    blocks = [
+        block
+        for block in network.modules()
+        if type(block).__name__ == "BasicBlock" or getattr(block, "use_res_connect", False)
+    ]
+    assert len(blocks) == count
+    for block in blocks:
+        first = next(m for m in block.modules() if isinstance(m, nn.Conv2d))
+        items = torch.rand(2, first.in_channels, 5, 5)
+        shortcut = getattr(block, "downsample", None) or nn.Identity()
+        torch.testing.assert_close(block(items), shortcut(items).clamp(min=0))
+
+
 @pytest.mark.parametrize("name", ["mlp", "identity"])
 def test_an_encoder_of_vectors_takes_vectors(name):
     check_shape(name, ItemFormat("vector", 7, 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from setrep import distributed
@@ -18,8 +18,12 @@ from setrep.miners import Miner
 class SupervisedMethod(Method):
     """Train items so that those of one label lie together (Karimov 2024, instance level).
 
-    Under several processes the loss is that of the whole batch, on every rank.
+    Mining begins at step `start_step`; until then every valid triplet counts. The hardest negatives
+    draw a random network into one point (Schroff et al. 2015, section 3.2), one that has begun to
+    learn much less. Under several processes the loss is that of the whole batch, on every rank.
     """
+
+    steps_done: Int64[Tensor, ""]
 
     def __init__(
         self,
@@ -27,12 +31,16 @@ class SupervisedMethod(Method):
         aggregator: nn.Module,
         loss: TripletMarginLoss | SupConLoss,
         miner: Miner | None = None,
+        *,
+        start_step: int = 0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.aggregator = aggregator
         self.loss = loss
         self.miner = miner
+        self.start_step = start_step
+        self.register_buffer("steps_done", torch.zeros((), dtype=torch.int64))
 
     def step(self, batch: Batch) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Embed one view, mine triplets where the loss wants them, and take the loss."""
@@ -43,12 +51,16 @@ class SupervisedMethod(Method):
         num_collections = int(batch.collections.max()) + 1  # ranks number theirs from 0 each
         own = batch.collections + distributed.rank() * num_collections
         collections = distributed.gather(own)
-        if self.miner is None:
+        if self.miner is None or (self.start_step and int(self.steps_done) < self.start_step):
             loss, metrics = self.loss.with_metrics(embeddings, labels, collections=collections)
         else:
             triplets = self.miner(embeddings, labels, collections)
             loss, metrics = self.loss.with_metrics(embeddings, labels, triplets)
         return loss, metrics | {"embedding_spread": embedding_spread(embeddings)}
+
+    def after_step(self, step: int) -> None:
+        """Count, so that a continued run begins to mine where an unbroken one does."""
+        self.steps_done.fill_(step + 1)
 
 
 @torch.no_grad()

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
+from torch.optim.swa_utils import update_bn
 
 from setrep import distributed
 from setrep.config import Config, DataConfig
@@ -130,10 +132,16 @@ def write_evaluation(
 
 
 def untrained(config: Config, dataset: ItemDataset) -> SetEncoder | None:
-    """Build the encoder as it was before its first step."""
+    """Build the encoder as it was before its first step.
+
+    Its batch normalisation gets the statistics of about 1,000 held-out items, without which a deep
+    random network maps all items to nearly one point: too weak a baseline.
+    """
     if not config.evaluation.baselines:
         return None
     method = build_method(config, dataset.item_format)
+    sample = torch.arange(0, len(dataset), max(1, len(dataset) // 1000))
+    update_bn((dataset.gather(part) for part in sample.chunk(len(sample) // 64 + 1)), method.encoder)
     return set_encoder_of(method, config, dataset.item_format)
 
 

@@ -34,7 +34,11 @@ MINERS: dict[str, Callable[[Config], Miner]] = {
 }
 LOSSES: dict[str, Callable[[Config], TripletMarginLoss | SupConLoss]] = {
     "triplet": lambda c: TripletMarginLoss(
-        c.loss.margin, distance=c.loss.distance, soft=c.loss.soft, reduction=c.loss.reduction
+        c.loss.margin,
+        distance=c.loss.distance,
+        soft=c.loss.soft,
+        reduction=c.loss.reduction,
+        positives=c.miner.positives,
     ),
     "supcon": lambda c: SupConLoss(c.loss.temperature, positives=c.miner.positives),
 }
@@ -46,9 +50,9 @@ def build_supervised(config: Config, item_format: ItemFormat) -> Method:
     miner = choose("miner", config.miner.name, MINERS)(config)
     encoder = build_encoder(config.encoder, item_format)
     aggregator = build_aggregator(config.aggregator, encoder.dim)
-    return SupervisedMethod(
-        encoder, aggregator, loss, miner if config.loss.name == "triplet" else None
-    )
+    if config.loss.name != "triplet":
+        return SupervisedMethod(encoder, aggregator, loss)
+    return SupervisedMethod(encoder, aggregator, loss, miner, start_step=config.miner.start_step)
 
 
 METHODS: dict[str, Callable[[Config, ItemFormat], Method]] = {"supervised": build_supervised}
