@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
+import setrep
 from setrep.aggregators import CentroidAggregator
 from setrep.config import resolve
 from setrep.data.dataset import ItemDataset
@@ -22,10 +24,13 @@ from setrep.errors import InputError
 from setrep.item_format import ItemFormat
 from setrep.protocols.results import OneShotResult
 from setrep.reports.evaluation import as_json, evaluate_set_encoder, load_task
+from setrep.reports.runs import untrained
 from setrep.reports.search import query_table
 from setrep.reports.tables import bounds_table, evaluation_table, percent
 from setrep.retrieval import Match
 from setrep.set_encoder import SetEncoder
+from setrep.training.build import build_method
+from setrep.training.run_directory import environment
 
 # The keys of evaluation.json.
 TOP = [
@@ -189,6 +194,22 @@ def test_the_learned_and_the_untrained_column_are_of_different_encoders(evaluati
     assert swapped.baselines.pixels.items == evaluation.baselines.pixels.items
 
 
+@pytest.mark.parametrize("num_items", [8, 900])
+def test_the_untrained_encoder_has_the_batch_statistics_of_the_held_out_items(num_items):
+    dataset = glyphs(num_items=num_items)
+    config = resolve({"encoder": {"name": "convnet"}, "training": {"seed": 3}})
+    encoder = untrained(config, dataset).encoder
+    sample = dataset.gather(range(0, len(dataset), max(1, len(dataset) // 1000)))
+    stem = encoder.backbone.stem(sample / 255)
+    norm = encoder.backbone.stem_norm
+    # A mean over parts is the mean over all up to the parts' unequal lengths.
+    torch.testing.assert_close(norm.running_mean, stem.mean(dim=(0, 2, 3)), atol=0.01, rtol=0.01)
+    torch.testing.assert_close(norm.running_var, stem.var(dim=(0, 2, 3)), atol=0.01, rtol=0.05)
+    plain = build_method(config, FORMAT).encoder
+    torch.testing.assert_close(dict(plain.named_parameters()), dict(encoder.named_parameters()))
+    assert untrained(resolve({"evaluation": {"baselines": False}}), dataset) is None
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_number_that_is_none_is_not_written(value, evaluation):
     with pytest.raises(ValueError, match="not JSON compliant"):
@@ -312,3 +333,13 @@ def test_matches_fit_80_columns_with_whole_names_and_scores():
     for part in ("-1.5000", "-12345.6789", "[bold]", " 0 "):
         assert part in text
     assert "–" in shown(query_table([Match("a", 0.0, None, None)]))
+
+
+def test_the_environment_names_versions_and_hardware_but_no_place_or_person():
+    found = environment(torch.device("cpu"))
+    assert found["setrep"] == setrep.__version__
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["commit"] is None or re.fullmatch(r"[0-9a-f]{40}\+?", found["commit"])
+    hardware = ["device", "gpu", "cpu", "cores", "memory_gib", "threads"]
+    assert list(found) == ["setrep", "commit", "python", "versions", *hardware]
+    assert str(Path.home()) not in json.dumps(found)

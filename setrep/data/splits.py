@@ -41,7 +41,7 @@ def choose_groups(groups: Sequence[str], request: DatasetRequest, kind: str) -> 
     if request.num_validation_groups > len(known):
         raise InputError(
             f"num_validation_groups is {request.num_validation_groups}, "
-            f"but there are {len(known)} {kind}s to choose from: {', '.join(known)}."
+            f"but there are only {len(known)} to choose from: {', '.join(known)}."
         )
     if request.validation_groups:
         return tuple(sorted(set(request.validation_groups)))

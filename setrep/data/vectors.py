@@ -58,9 +58,9 @@ def _read(path: Path) -> dict[str, NDArray[np.generic]]:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in ("values", "labels", "keys") if name in file}
     except (*BROKEN, MemoryError, KeyError, TypeError, AttributeError) as error:
+        why = f" ({one_line(error)})" if isinstance(error, OSError) else ""
         raise InputError(
-            f"{path} is not an .npz of plain arrays named values, labels and keys "
-            f"({one_line(error)})."
+            f"{path} is not an .npz of plain arrays named values, labels and keys{why}."
         ) from error
 
 

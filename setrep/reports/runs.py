@@ -141,7 +141,9 @@ def untrained(config: Config, dataset: ItemDataset) -> SetEncoder | None:
         return None
     method = build_method(config, dataset.item_format)
     sample = torch.arange(0, len(dataset), max(1, len(dataset) // 1000))
-    update_bn((dataset.gather(part) for part in sample.chunk(len(sample) // 64 + 1)), method.encoder)
+    update_bn(
+        (dataset.gather(part) for part in sample.chunk(len(sample) // 64 + 1)), method.encoder
+    )
     return set_encoder_of(method, config, dataset.item_format)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from collections.abc import Iterator
@@ -24,9 +23,9 @@ from setrep.errors import InputError
 from setrep.methods.method import Method
 from setrep.training.build import Hardware
 from setrep.training.checkpoint import load_checkpoint, save_checkpoint
+from setrep.training.metrics_log import MetricsLog
 from setrep.training.optimizer import build_average, build_optimizer, set_learning_rate
 from setrep.training.progress import TrainingProgress
-from setrep.training.run_directory import cut_metrics
 from setrep.training.steps import autocast, embed_items, load_batch, seed_step
 
 
@@ -65,7 +64,6 @@ def train_loop(
     averaged = build_average(method, config)
     state = Restart(method, optimizer, averaged)
     start = state.load(directory) if resume else 0
-    cut_metrics(directory / "metrics.jsonl", start)
     augment = Augmentation(config.augmentation)
     steps_per_epoch = len(sampler)
     began = last = time.monotonic()
@@ -73,6 +71,7 @@ def train_loop(
     with (
         torch.random.fork_rng(),
         interrupt_flag() as interrupted,
+        MetricsLog(directory, start) as log,
         TrainingProgress(console, run.max_steps, start) as progress,
     ):
         method.train()
@@ -113,7 +112,7 @@ def train_loop(
                 record["lr"] = optimizer.param_groups[0]["lr"]
                 record["seconds_per_step"] = seconds
                 record["images_per_second"] = len(indices) * distributed.world_size() / seconds
-                log(directory, step, record)
+                log.write(step, record)
                 progress.show(step, record)
             if is_save or is_stop:
                 state.save(directory, step)
@@ -170,13 +169,6 @@ def stop_if_not_finite(loss: Tensor, step: int, directory: Path) -> None:
             f"{directory} is kept. Try a lower optimizer.lr, more optimizer.warmup_steps, "
             f"optimizer.clip_norm=1, or training.precision=float32."
         )
-
-
-def log(directory: Path, step: int, record: dict[str, float]) -> None:
-    """Append one line to metrics.jsonl."""
-    if distributed.rank() == 0:
-        with (directory / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step} | record) + "\n")
 
 
 @contextmanager

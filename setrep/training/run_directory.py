@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,7 @@ def environment(device: torch.device) -> dict[str, Any]:
     names = ["torch", "torchvision", "numpy", "scikit-learn", "faiss-cpu", "faiss-gpu"]
     return {
         "setrep": __version__,
+        "commit": commit(),
         "python": platform.python_version(),
         "versions": {name: installed(name, version) for name in names},
         "device": device.type,
@@ -142,6 +144,23 @@ def installed(name: str, version: Any) -> str | None:
         return None
 
 
+def commit() -> str | None:
+    """Return the commit of the source that runs, with `+` if it was changed; none if installed."""
+    source = Path(__file__).parents[2]
+    if not (source / ".git").exists():
+        return None
+    try:
+        found, changes = (
+            subprocess.run(
+                ["git", "-C", source, *question], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for question in (["rev-parse", "HEAD"], ["status", "--porcelain", "setrep"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{found}+" if changes else found
+
+
 def memory_gib() -> float | None:
     """Return the machine's memory, where the system tells."""
     try:
@@ -158,19 +177,3 @@ def cpu_model() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def cut_metrics(path: Path, step: int) -> None:
-    """Drop records of steps after the one a run continues from."""
-    if path.is_file():
-        lines = path.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if is_record_up_to(line, step)]
-        write_atomically(path, "".join(f"{line}\n" for line in kept).encode())
-
-
-def is_record_up_to(line: str, step: int) -> bool:
-    """Return whether a line is a whole record of a step no later than `step`."""
-    try:
-        return bool(json.loads(line)["step"] <= step)
-    except (ValueError, KeyError, TypeError):  # the line that a kill cut short
-        return False
