@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
+
+from setrep.errors import InputError
+
+T = TypeVar("T")
 
 
 def rank() -> int:
@@ -44,19 +47,26 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, x.contiguous())
-        return torch.cat(parts)
+        own = torch.tensor([len(x)], device=x.device)
+        counts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        dist.all_gather(counts, own)
+        ctx.counts = [int(count) for count in counts]
+        # Rows up to the largest count, because all ranks must send equally many.
+        padded = x.new_zeros(max(ctx.counts), *x.shape[1:])
+        padded[: len(x)] = x
+        parts = [torch.empty_like(padded) for _ in ctx.counts]
+        dist.all_gather(parts, padded)
+        return torch.cat([part[:count] for part, count in zip(parts, ctx.counts, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         total = gradients[0].contiguous().clone()
         dist.all_reduce(total)
-        return total.chunk(dist.get_world_size())[dist.get_rank()].contiguous()
+        return total.split(ctx.counts)[dist.get_rank()].contiguous()
 
 
 def gather(x: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "world_n ..."]:
-    """Join equally many rows of every rank, in rank order, with their gradient.
+    """Join the rows of every rank, perhaps unequally many, in rank order, with their gradient.
 
     A loss of all rows, computed on every rank, then has after `average_gradients` the gradient of
     one process on the whole batch.
@@ -104,10 +114,22 @@ def any_rank(flag: bool, device: torch.device) -> bool:
     return bool(votes > 0)
 
 
-def broadcast_path(path: Path) -> Path:
-    """Return rank 0's path on every rank."""
+def from_rank_0(make: Callable[[], T]) -> T:
+    """Call on rank 0 only, and return what it returned on every rank.
+
+    Raises:
+        InputError: on every rank, where the call raised it on rank 0.
+    """
     if world_size() == 1:
-        return path
-    shared = [str(path)]
+        return make()
+    shared: list[Any] = [None, None]
+    if rank() == 0:
+        try:
+            shared[0] = make()
+        except InputError as error:
+            shared[1] = str(error)
     dist.broadcast_object_list(shared)
-    return Path(shared[0])
+    if shared[1] is not None:
+        raise InputError(shared[1])
+    found: T = shared[0]
+    return found

@@ -4,9 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save
 
 from setrep.errors import InputError
-from setrep.training.checkpoint import FILE, load_checkpoint, save_checkpoint
+from setrep.training.checkpoint import (
+    FILE,
+    checkpoint_step,
+    load_checkpoint,
+    save_checkpoint,
+    sweep,
+    write_atomically,
+)
 
 
 def state() -> dict:
@@ -35,7 +43,7 @@ def test_a_checkpoint_gives_back_the_nested_state_with_integer_keys(tmp_path: Pa
 
 def test_channels_last_tensors_are_saved_by_value(tmp_path: Path) -> None:
     weights = torch.rand(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
-    save_checkpoint(tmp_path, {"w": weights})
+    save_checkpoint(tmp_path, {"step": 0, "w": weights})
     assert torch.equal(load_checkpoint(tmp_path)["w"], weights)
 
 
@@ -55,9 +63,42 @@ def test_a_failed_write_keeps_the_earlier_checkpoint_and_says_so(
     assert [p.name for p in (tmp_path / FILE).parent.iterdir()] == ["last.safetensors"]
 
 
-def test_an_empty_directory_has_nothing_to_resume(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="Nothing to resume"):
+def test_a_failed_write_into_a_file_says_so(tmp_path: Path) -> None:
+    (tmp_path / "afile").write_text("mine")
+    with pytest.raises(InputError, match="Cannot write") as caught:
+        write_atomically(tmp_path / "afile" / "x", b"content")
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_checkpoint_a_run_is_at_step_0(tmp_path: Path) -> None:
+    assert checkpoint_step(tmp_path) == 0
+    with pytest.raises(InputError, match="damaged or missing"):
         load_checkpoint(tmp_path)
+    save_checkpoint(tmp_path, {"step": 7})
+    assert checkpoint_step(tmp_path) == 7
+
+
+def test_what_killed_writes_leave_is_swept_away_and_nothing_else(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, {"step": 7})
+    for name in (".config.yaml.7.tmp", "checkpoint/.last.safetensors.7.tmp", "my.tmp"):
+        (tmp_path / name).write_text("half")
+    sweep(tmp_path)
+    left = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["last.safetensors", "my.tmp"]
+
+
+@pytest.mark.parametrize(
+    "skeleton",
+    ['{"x": 1}', '{"tensor": "9"}', "[1]", "7", "{", '{"dict": [[1]]}', "[" * 5000 + "]" * 5000],
+)
+def test_a_tampered_checkpoint_is_refused_in_one_line(tmp_path: Path, skeleton: str) -> None:
+    path = tmp_path / FILE
+    path.parent.mkdir()
+    path.write_bytes(save({"0": torch.zeros(1)}, metadata={"state": skeleton}))
+    with pytest.raises(InputError, match="damaged") as caught:
+        load_checkpoint(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize("keep", [0, 5, 100])
@@ -72,4 +113,4 @@ def test_a_truncated_checkpoint_is_refused_in_one_line(tmp_path: Path, keep: int
 
 def test_what_is_not_plain_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="cannot hold a set"):
-        save_checkpoint(tmp_path, {"x": {1}})
+        save_checkpoint(tmp_path, {"step": 0, "x": {1}})

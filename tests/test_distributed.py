@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from setrep import distributed
 from setrep.aggregators import CentroidAggregator
 from setrep.data.batch import Batch
+from setrep.errors import InputError
 from setrep.losses.supcon import SupConLoss
 from setrep.losses.triplet import TripletMarginLoss
 from setrep.methods.supervised import SupervisedMethod
@@ -80,6 +81,10 @@ def gradients(name: str, rank: int | None) -> dict[str, Tensor]:
     return {f"{name}/{key}": x.contiguous() for key, x in (found | metrics).items()}
 
 
+def refuse(rank: int) -> None:
+    raise InputError(f"of rank {rank}")
+
+
 def statistics(rank: int) -> dict[str, Tensor]:
     """Return what the other collectives do; what is no tensor is asserted here."""
     norm = nn.BatchNorm1d(2)
@@ -94,17 +99,25 @@ def statistics(rank: int) -> dict[str, Tensor]:
     distributed.average_gradients([only_first, frozen])
     assert frozen.grad is None
 
+    unequal = torch.full((1 + 2 * rank, 2), float(rank), requires_grad=True)
+    rows = distributed.gather(unequal)
+    assert rows.tolist() == [[0, 0], [1, 1], [1, 1], [1, 1]]
+    (rows * torch.arange(8.0).view(4, 2)).sum().backward()
+
     cpu = torch.device("cpu")
     assert distributed.rank() == rank
     assert distributed.world_size() == WORLD
     assert distributed.any_rank(rank == 1, cpu)
     assert not distributed.any_rank(False, cpu)
-    assert distributed.broadcast_path(Path(f"run-{rank}")) == Path("run-0")
+    assert distributed.from_rank_0(lambda: Path(f"run-{rank}")) == Path("run-0")
+    with pytest.raises(InputError, match="of rank 0"):
+        distributed.from_rank_0(lambda: refuse(rank))
     distributed.barrier()
     return {
         "running_mean": norm.running_mean,
         "num_batches_tracked": norm.num_batches_tracked,
         "only_first": only_first.grad,
+        "unequal": unequal.grad / WORLD,
         "gathered": distributed.gather(torch.tensor([[rank, 10 + rank], [rank, 20 + rank]])),
     }
 
@@ -120,8 +133,8 @@ def main(folder: Path) -> None:
     assert distributed.world_size() == 1
 
 
-def run_two(command: list[str], cwd: Path) -> None:
-    """Run a command as `torchrun` would, twice, and see both end well."""
+def run_two(command: list[str], cwd: Path, *, status: int = 0) -> list[str]:
+    """Run a command as `torchrun` would, twice, see how both end, and return what they print."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -144,7 +157,8 @@ def run_two(command: list[str], cwd: Path) -> None:
     finally:
         for process in processes:
             process.kill()
-    assert [process.returncode for process in processes] == [0] * WORLD, "\n".join(outputs)
+    assert [process.returncode for process in processes] == [status] * WORLD, "\n".join(outputs)
+    return outputs
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +188,12 @@ def test_rows_are_gathered_in_the_order_of_ranks(ranks):
 
 
 @pytest.mark.slow
+def test_unequally_many_rows_are_gathered_with_their_gradient(ranks):
+    assert ranks[0]["unequal"].tolist() == [[0, 1]]
+    assert ranks[1]["unequal"].tolist() == [[2, 3], [4, 5], [6, 7]]
+
+
+@pytest.mark.slow
 def test_batch_statistics_are_averaged_and_counters_left(ranks):
     for number, rank in enumerate(ranks):
         assert rank["running_mean"].tolist() == [0.5, 1.5]
@@ -194,7 +214,7 @@ def test_one_process_needs_no_group():
     assert norm.weight.grad is None
     assert distributed.gather(x) is x
     assert (distributed.rank(), distributed.world_size()) == (0, 1)
-    assert distributed.broadcast_path(Path("run")) == Path("run")
+    assert distributed.from_rank_0(lambda: Path("run")) == Path("run")
     assert distributed.any_rank(True, x.device)
     assert not distributed.any_rank(False, x.device)
 
@@ -222,4 +242,8 @@ def test_two_processes_train_one_run(tmp_path):
     ]
     run_two(["-m", "setrep", "train", *options], tmp_path)
     assert (tmp_path / "run" / "evaluation.json").is_file()
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+    outputs = run_two(["-m", "setrep", "train", *options], tmp_path, status=2)
+    assert all("already holds a run" in output for output in outputs)
+    assert not any("Traceback" in output for output in outputs)
     assert sorted(p.name for p in tmp_path.iterdir() if p.name != "cache") == ["run", "vectors.npz"]

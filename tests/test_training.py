@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from setrep.training.build import (
     choose_hardware,
     training_dataset,
 )
+from setrep.training.checkpoint import load_checkpoint
 from setrep.training.loop import LoopResult, train_loop
 
 QUIET = Console(quiet=True)
@@ -187,6 +189,78 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_path:
         )
     assert "\n" not in str(caught.value)
     assert (tmp_path / "checkpoint/last.safetensors").read_bytes() == before
+
+
+def test_a_gradient_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
+    config = resolve({"encoder": {"name": "mlp"}}, TINY)
+    dataset = vectors()
+
+    class Broken(TwoNetworks):
+        """Has a finite loss with a gradient of NaN at step 8, which is saved."""
+
+        def step(self, batch: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+            loss, metrics = super().step(batch)
+            zero = next(self.encoder.parameters()).sum() * 0
+            return (loss + zero.sqrt() if self.pointer == 7 else loss), metrics
+
+    method = Broken(config, dataset.item_format)
+    sampler = build_sampler(config, dataset)
+    with pytest.raises(InputError, match="By step 8 the loss .* or its gradient was not finite"):
+        train_loop(method, dataset, sampler, config, CPU, tmp_path, console=QUIET)
+    kept = load_checkpoint(tmp_path)
+    assert kept["step"] == 4
+    weights = [value for value in kept["method"].values() if value.is_floating_point()]
+    assert all(bool(value.isfinite().all()) for value in weights)
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
+    _, unbroken = run(tmp_path / "whole")
+    _, continued = run(tmp_path / "parts", resume=True)
+    for key, value in unbroken.state_dict().items():
+        assert torch.equal(continued.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize("changed", ["settings", "data"])
+def test_a_checkpoint_of_other_settings_or_data_is_refused(tmp_path: Path, changed: str) -> None:
+    run(tmp_path, stop_at=4)
+    config = resolve({"encoder": {"name": "mlp"}}, TINY)
+    dataset = vectors()
+    if changed == "settings":
+        config = resolve(config.model_dump(), {"optimizer": {"lr": 0.5}})
+    else:
+        dataset = replace(dataset, items=dataset.items + np.float32(1))
+    method = TwoNetworks(config, dataset.item_format)
+    sampler = build_sampler(config, dataset)
+    with pytest.raises(InputError, match=f"was made with other {changed}"):
+        train_loop(method, dataset, sampler, config, CPU, tmp_path, resume=True, console=QUIET)
+
+
+def test_what_does_not_decide_the_weights_may_change(tmp_path: Path) -> None:
+    run(tmp_path, stop_at=4)
+    other = {"max_minutes": 60, "device": "auto"}
+    finished, _ = run(tmp_path, resume=True, training=TINY["training"] | other)
+    assert finished.step == 12
+
+
+def test_the_logged_speed_is_that_of_the_steps_since_the_last_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("setrep.training.loop.time.monotonic", lambda: now[0])
+    plain = TwoNetworks.after_step
+
+    def tick(method: TwoNetworks, step: int) -> None:
+        plain(method, step)
+        now[0] += 2.0
+
+    monkeypatch.setattr(TwoNetworks, "after_step", tick)
+    run(tmp_path, stop_at=3, training=TINY["training"] | {"log_every": 5})
+    run(tmp_path, resume=True, training=TINY["training"] | {"log_every": 5})
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [record["step"] for record in records] == [5, 10, 12]
+    assert [record["seconds_per_step"] for record in records] == [2.0, 2.0, 2.0]
+    assert {record["images_per_second"] for record in records} == {16 / 2}
 
 
 def test_time_that_runs_out_stops_as_an_interrupt_does(tmp_path: Path) -> None:

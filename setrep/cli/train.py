@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -78,11 +80,13 @@ def train(
     resolved = runs.configure(layers, resume=resume)
     result = runs.train(resolved, resume=resume)
     if result.reason != "finished":
-        print(
-            f"Stopped at step {result.step}. Continue: setrep train --resume "
-            f"--output-dir {result.directory}",
-            file=sys.stderr,
-        )
+        if result.is_first:
+            place = shlex.quote(str(result.directory))
+            again = f"setrep train --resume --output-dir {place}"
+            print(f"Stopped at step {result.step}. Continue: {again}", file=sys.stderr)
+            if as_json:
+                stopped = {"step": result.step, "reason": result.reason, "resume": again}
+                print(json.dumps(stopped, indent=2))
         return 130 if result.reason == "interrupted" else 0
     if result.evaluation is None:  # under torchrun the first process has it
         return 0

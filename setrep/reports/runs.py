@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,19 @@ from setrep.protocols.baselines import embed_dataset
 from setrep.protocols.bounds import verify_bounds as verify
 from setrep.protocols.results import Evaluation
 from setrep.reports.evaluation import as_json, evaluate_set_encoder, load_task
+from setrep.reports.trained_on import TrainedOn
 from setrep.set_encoder import SetEncoder
 from setrep.training.build import (
+    Hardware,
     build_method,
     build_sampler,
     choose_hardware,
+    fit_episode,
     load_split,
     set_encoder_of,
     training_dataset,
 )
-from setrep.training.checkpoint import write_atomically
+from setrep.training.checkpoint import checkpoint_step, write_atomically
 from setrep.training.loop import train_loop
 from setrep.training.progress import clock
 from setrep.training.run_directory import (
@@ -51,6 +54,7 @@ class TrainedRun:
     step: int
     reason: str
     evaluation: Evaluation | None
+    is_first: bool = True  # of the processes that trained together
 
 
 def train(config: Config, *, resume: bool = False, console: Console | None = None) -> TrainedRun:
@@ -69,24 +73,25 @@ def train(config: Config, *, resume: bool = False, console: Console | None = Non
 def _train(config: Config, resume: bool, console: Console) -> TrainedRun:
     hardware = choose_hardware(config)
     dataset = training_dataset(config)
+    config = fit_episode(config, dataset)
     sampler = build_sampler(config, dataset)
     method = build_method(config, dataset.item_format)
     held_out = load_split(config.data, config.evaluation.split)  # before training, not after
-    refuse_shared_labels(dataset, held_out)
+    trained_on = TrainedOn.read(config, dataset)
+    trained_on.refuse_shared(held_out)
     task = load_task(config, held_out)
-    directory = Path(config.output_dir or ".")
-    if distributed.rank() == 0:
-        directory = open_run(config, resume=resume)
-        write_environment(directory, config, hardware.device)
-    directory = distributed.broadcast_path(directory)
+    directory = distributed.from_rank_0(lambda: start_run(config, hardware, resume))
     note = f"{dataset.source_note}: {len(dataset)} items of {len(sampler.labels)} classes"
-    console.print(note, soft_wrap=True)
-    seconds = forecast_seconds(method, dataset, sampler, config, hardware)
-    console.print(
-        f"Training {config.encoder.name} on {hardware.device.type} for "
-        f"{config.training.max_steps} steps: about {clock(seconds)}. Run directory: {directory}",
-        soft_wrap=True,  # a path in one piece
-    )
+    console.print(note, soft_wrap=True)  # a path in one piece
+    start, steps = checkpoint_step(directory) if resume else 0, config.training.max_steps
+    if start < steps:
+        seconds = forecast_seconds(method, dataset, sampler, config, hardware) * (steps - start)
+        console.print(
+            f"{f'Continuing at step {start}: t' if start else 'T'}raining {config.encoder.name} on "
+            f"{hardware.device.type} for {steps - start} steps: about {clock(seconds)}. "
+            f"Run directory: {directory}",
+            soft_wrap=True,
+        )
     began = time.monotonic()
     result = train_loop(
         method, dataset, sampler, config, hardware, directory, resume=resume, console=console
@@ -94,6 +99,7 @@ def _train(config: Config, resume: bool, console: Console) -> TrainedRun:
     evaluation = None
     if distributed.rank() == 0:
         set_encoder = set_encoder_of(result.model, config, dataset.item_format)
+        set_encoder.metadata["trained_on"] = asdict(trained_on)
         set_encoder.save_pretrained(directory)
         if result.reason == "finished":
             console.print(f"Trained in {clock(time.monotonic() - began)}. Evaluating ...")
@@ -101,20 +107,15 @@ def _train(config: Config, resume: bool, console: Console) -> TrainedRun:
             set_encoder = SetEncoder.from_pretrained(directory)
             path = directory / "evaluation.json"
             evaluation = write_evaluation(set_encoder, held_out, task, config, path)
-    return TrainedRun(directory, result.step, result.reason, evaluation)
+    is_first = distributed.rank() == 0
+    return TrainedRun(directory, result.step, result.reason, evaluation, is_first)
 
 
-def refuse_shared_labels(dataset: ItemDataset, held_out: ItemDataset) -> None:
-    """Refuse to call classes held out that are trained on."""
-    trained, tested = (
-        {data.label_names[label] for label in data.labels.tolist()} for data in (dataset, held_out)
-    )
-    shared = sorted(trained & tested)
-    if shared:
-        raise InputError(
-            f"The {held_out.split} split shares {len(shared)} labels with training, such as "
-            f"'{shared[0]}', but is to hold classes never trained on. Split by label instead."
-        )
+def start_run(config: Config, hardware: Hardware, resume: bool) -> Path:
+    """Open the run directory and note the machine in it."""
+    directory = open_run(config, resume=resume)
+    write_environment(directory, config, hardware.device)
+    return directory
 
 
 def write_evaluation(
@@ -170,6 +171,8 @@ def open_for_evaluation(
     config = saved_config(directory, of_another_dataset(directory, changes or {}), changes or {})
     set_encoder = SetEncoder.from_pretrained(directory)
     dataset = load_split(config.data, config.evaluation.split)
+    if "trained_on" in set_encoder.metadata:
+        TrainedOn(**set_encoder.metadata["trained_on"]).refuse_shared(dataset)
     if dataset.item_format != set_encoder.item_format:
         raise InputError(
             f"The run {directory} takes items of {set_encoder.item_format}, "

@@ -61,9 +61,9 @@ def measures(scores: Scores) -> dict[str, str]:
 
 
 def with_interval(result: CollectionResult) -> str:
-    """Write recall@1 with its interval over classes."""
+    """Write recall@1 with its interval over classes, or a dash for that."""
     if result.recall_at_1_ci95 is None:
-        return percent(result.recall_at_1)
+        return f"{percent(result.recall_at_1)} [–]"
     low, high = result.recall_at_1_ci95
     return f"{percent(result.recall_at_1)} [{percent(low)}, {percent(high)}]"
 

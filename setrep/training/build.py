@@ -100,6 +100,19 @@ def load_split(data: DataConfig, split: str) -> ItemDataset:
     )
 
 
+def fit_episode(config: Config, dataset: ItemDataset) -> Config:
+    """Take all classes for an episode where fewer than the default are there to train on."""
+    found = len(set(dataset.labels.tolist()))
+    asked = config.episode
+    if (
+        "classes_per_episode" in asked.model_fields_set
+        or not 2 <= found < asked.classes_per_episode
+    ):
+        return config
+    fitted = asked.model_copy(update={"classes_per_episode": found})
+    return config.model_copy(update={"episode": fitted})
+
+
 def build_method(config: Config, item_format: ItemFormat) -> Method:
     """Build the configured method with weights drawn from the seed."""
     build = choose("method", config.training.method, METHODS)

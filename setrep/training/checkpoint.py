@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -15,6 +16,8 @@ from torch import Tensor
 from setrep.errors import InputError
 
 FILE = "checkpoint/last.safetensors"
+# What reading a truncated or tampered checkpoint raises.
+DAMAGE = (SafetensorError, OSError, ValueError, KeyError, TypeError, IndexError, RecursionError)
 
 
 def save_checkpoint(directory: Path, state: dict[str, Any]) -> None:
@@ -35,18 +38,21 @@ def load_checkpoint(directory: Path) -> dict[str, Any]:
         InputError: there is none, or it is damaged.
     """
     path = directory / FILE
-    if not path.is_file():
-        raise InputError(
-            f"Nothing to resume: {directory} has no {FILE}. Train without --resume first."
-        )
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            skeleton = json.loads(file.metadata()["state"])
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"The checkpoint {path} is damaged ({error}); delete it.") from error
-    state: dict[str, Any] = _decode(skeleton, tensors)
-    return state
+            state: dict[str, Any] = _decode(json.loads(file.metadata()["state"]), tensors)
+        return state | {"step": int(state["step"])}
+    except DAMAGE as error:
+        raise InputError(
+            f"The checkpoint {path} is damaged or missing ({type(error).__name__}). "
+            f"Delete it, and --resume starts again from step 0."
+        ) from error
+
+
+def checkpoint_step(directory: Path) -> int:
+    """Return the step that a run would continue from, 0 where there is no checkpoint yet."""
+    return int(load_checkpoint(directory)["step"]) if (directory / FILE).is_file() else 0
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -64,11 +70,19 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise InputError(
             f"Cannot write {path}: {error.strerror}. What was there before is unchanged; "
             f"free some space or choose another --output-dir."
         ) from error
+
+
+def sweep(directory: Path) -> None:
+    """Remove what writes left behind that were killed."""
+    for place in (directory, (directory / FILE).parent):
+        for temporary in place.glob(".*.tmp"):
+            temporary.unlink(missing_ok=True)
 
 
 def _encode(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -22,10 +23,11 @@ from setrep.data.sampler import EpisodeSampler
 from setrep.errors import InputError
 from setrep.methods.method import Method
 from setrep.training.build import Hardware
-from setrep.training.checkpoint import load_checkpoint, save_checkpoint
+from setrep.training.checkpoint import FILE, load_checkpoint, save_checkpoint
 from setrep.training.metrics_log import MetricsLog
 from setrep.training.optimizer import build_average, build_optimizer, set_learning_rate
 from setrep.training.progress import TrainingProgress
+from setrep.training.run_directory import identity
 from setrep.training.steps import autocast, embed_items, load_batch, seed_step
 
 
@@ -62,12 +64,14 @@ def train_loop(
     method.to(hardware.device).to(memory_format=torch.channels_last)
     optimizer = build_optimizer(method, config)
     averaged = build_average(method, config)
-    state = Restart(method, optimizer, averaged)
+    state = Restart(method, optimizer, averaged, identity(config, dataset))
     start = state.load(directory) if resume else 0
     augment = Augmentation(config.augmentation)
     steps_per_epoch = len(sampler)
     began = last = time.monotonic()
-    step, reason = start, "finished"
+    step, last_step, reason = start, start, "finished"
+    is_broken = torch.zeros((), dtype=torch.bool, device=hardware.device)
+    limit = config.optimizer.clip_norm or math.inf
     with (
         torch.random.fork_rng(),
         interrupt_flag() as interrupted,
@@ -88,8 +92,8 @@ def train_loop(
             optimizer.zero_grad(set_to_none=True)
             torch.autograd.backward(loss)
             distributed.average_gradients(method.parameters())
-            if config.optimizer.clip_norm:
-                torch.nn.utils.clip_grad_norm_(method.parameters(), config.optimizer.clip_norm)
+            norm = torch.nn.utils.clip_grad_norm_(method.parameters(), limit)
+            is_broken |= ~torch.isfinite(loss.detach() + norm)
             optimizer.step()
             method.after_step(step)
             if averaged:
@@ -102,11 +106,11 @@ def train_loop(
             late = run.max_minutes is not None and time.monotonic() - began > run.max_minutes * 60
             is_stop = distributed.any_rank(interrupted[0] or late, hardware.device)
             if is_log or is_save or is_stop:
-                stop_if_not_finite(loss, step, directory)
+                stop_if_broken(is_broken, loss, step, directory)
             if is_log:
                 now = time.monotonic()
-                seconds = (now - last) / run.log_every
-                last = now
+                seconds = (now - last) / (step - last_step)
+                last, last_step = now, step
                 record = {name: float(value) for name, value in metrics.items()}
                 record = {"loss": float(loss.detach())} | record
                 record["lr"] = optimizer.param_groups[0]["lr"]
@@ -128,16 +132,23 @@ class Restart:
     """Everything that a continued run needs."""
 
     def __init__(
-        self, method: Method, optimizer: torch.optim.Optimizer, averaged: AveragedModel | None
+        self,
+        method: Method,
+        optimizer: torch.optim.Optimizer,
+        averaged: AveragedModel | None,
+        identity: dict[str, str],
     ) -> None:
         self.method, self.optimizer, self.averaged = method, optimizer, averaged
+        self.identity = identity
 
     def save(self, directory: Path, step: int) -> None:
         """Checkpoint on rank 0, with batch statistics averaged over the ranks."""
-        distributed.average_buffers(self.method)
+        for network in filter(None, (self.method, self.averaged)):
+            distributed.average_buffers(network)
         if distributed.rank() == 0:
             state = {
                 "step": step,
+                "identity": self.identity,
                 "method": dict(self.method.state_dict()),
                 "optimizer": self.optimizer.state_dict(),
                 "averaged": dict(self.averaged.state_dict()) if self.averaged else None,
@@ -146,8 +157,16 @@ class Restart:
         distributed.barrier()
 
     def load(self, directory: Path) -> int:
-        """Restore the last checkpoint and return its step."""
+        """Restore the last checkpoint and return its step; without one, begin at 0."""
+        if not (directory / FILE).is_file():
+            return 0
         state = load_checkpoint(directory)
+        for what, value in self.identity.items():
+            if state.get("identity", {}).get(what) != value:
+                raise InputError(
+                    f"The checkpoint in {directory} was made with other {what}. Continue with what "
+                    f"it was made with, or train anew in another --output-dir."
+                )
         try:
             self.method.load_state_dict(state["method"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -161,13 +180,14 @@ class Restart:
         return int(state["step"])
 
 
-def stop_if_not_finite(loss: Tensor, step: int, directory: Path) -> None:
+def stop_if_broken(is_broken: Tensor, loss: Tensor, step: int, directory: Path) -> None:
     """Stop before a checkpoint of broken weights is written."""
-    if not bool(torch.isfinite(loss)):
+    if is_broken:
         raise InputError(
-            f"The loss at step {step} is {float(loss.detach())}. The last good checkpoint in "
-            f"{directory} is kept. Try a lower optimizer.lr, more optimizer.warmup_steps, "
-            f"optimizer.clip_norm=1, or training.precision=float32."
+            f"By step {step} the loss ({float(loss.detach()):.3g}) or its gradient was not finite. "
+            f"The last good checkpoint in {directory} is kept. Try a lower "
+            f"optimizer.lr, more optimizer.warmup_steps, optimizer.clip_norm=1, or "
+            f"training.precision=float32."
         )
 
 

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 from setrep import distributed
+from setrep.errors import InputError
 from setrep.training.checkpoint import write_atomically
 
 FILE = "metrics.jsonl"
@@ -40,11 +41,21 @@ class MetricsLog:
             self.board.close()
 
     def write(self, step: int, record: dict[str, float]) -> None:
-        """Append the record of a step."""
+        """Append the record of a step.
+
+        Raises:
+            InputError: the disk is full, or the file cannot be written.
+        """
         if not self.is_writer:
             return
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step} | record) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step} | record) + "\n")
+        except OSError as error:
+            raise InputError(
+                f"Cannot write {self.path}: {error.strerror}. The last checkpoint is kept; "
+                f"free some space and continue with --resume."
+            ) from error
         if self.board:
             for name, value in record.items():
                 self.board.add_scalar(name, value, step)

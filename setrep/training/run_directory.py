@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -10,12 +11,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from setrep import __version__
 from setrep.config import Config, merge, read_yaml, resolve, to_yaml
+from setrep.data.dataset import ItemDataset
 from setrep.errors import InputError
-from setrep.training.checkpoint import FILE, write_atomically
+from setrep.training.checkpoint import sweep, write_atomically
+
+CONFIG = "config.yaml"
+FILES = (
+    CONFIG,
+    "checkpoint",
+    "environment.json",
+    "evaluation.json",
+    "metrics.jsonl",
+    "model.json",
+    "model.safetensors",
+)
 
 # What may change when a run is continued: where and how long, but not what is learned.
 MAY_DIFFER = {"output_dir", "training.max_minutes", "training.device", "data.data_root"}
@@ -27,7 +41,7 @@ def saved_config(directory: Path, *changes: dict[str, Any]) -> Config:
     Raises:
         InputError: the directory holds no run.
     """
-    path = directory / "config.yaml"
+    path = directory / CONFIG
     if not path.is_file():
         raise InputError(f"{directory} is not a run: it has no config.yaml.")
     return resolve(read_yaml(path), *changes)
@@ -48,9 +62,9 @@ def configure(layers: Sequence[dict[str, Any]], *, resume: bool = False) -> Conf
     if not asked.get("output_dir"):
         raise InputError("--resume needs --output-dir: the directory of the run to continue.")
     directory = Path(str(asked["output_dir"]))
-    if not (directory / FILE).is_file():
+    if not (directory / CONFIG).is_file():
         raise InputError(
-            f"Nothing to resume: {directory} has no {FILE}. Train without --resume first."
+            f"Nothing to resume: {directory} has no {CONFIG}. Train without --resume first."
         )
     return saved_config(directory, asked)
 
@@ -64,15 +78,62 @@ def open_run(config: Config, *, resume: bool) -> Path:
     directory = Path(config.output_dir) if config.output_dir else free_directory(config)
     if resume:
         refuse_other_config(directory, saved_config(directory), config)
-    elif (directory / "config.yaml").exists():
+    else:
+        refuse_taken(directory)
+    write_atomically(directory / CONFIG, to_yaml(of_anywhere(config)).encode())
+    sweep(directory)
+    return directory
+
+
+def refuse_taken(directory: Path) -> None:
+    """Stop before anything of a run, of a model or of somebody's own is replaced."""
+    try:
+        taken = [name for name in FILES if (directory / name).exists()]
+    except OSError as error:
+        raise InputError(f"{directory} cannot hold a run: {error.strerror}.") from error
+    if CONFIG in taken:
         raise InputError(
-            f"{directory} already holds a run. Continue it with --resume, "
+            f"{directory} already holds a run. Continue it (--resume, in Python resume=True), "
             f"or choose another --output-dir."
         )
-    # Without its own place, so that `--config RUN/config.yaml` repeats the run elsewhere.
-    anywhere = config.model_copy(update={"output_dir": None})
-    write_atomically(directory / "config.yaml", to_yaml(anywhere).encode())
-    return directory
+    if taken:
+        raise InputError(
+            f"{directory} already holds {taken[0]}, which a run would replace. "
+            f"Choose another --output-dir."
+        )
+
+
+def of_anywhere(config: Config) -> Config:
+    """Leave out the run's own place and name all others whole: any directory can repeat it."""
+    root, task = config.data.data_root, config.evaluation.one_shot
+    data = {"data_root": str(Path(root).expanduser().absolute()) if root else None}
+    evaluation = {"one_shot": str(Path(task).expanduser().absolute()) if task else None}
+    return config.model_copy(
+        update={
+            "output_dir": None,
+            "data": config.data.model_copy(update=data),
+            "evaluation": config.evaluation.model_copy(update=evaluation),
+        }
+    )
+
+
+def identity(config: Config, dataset: ItemDataset) -> dict[str, str]:
+    """Name by hashes what a checkpoint was trained with: its settings and its data."""
+    settings = flat(config.model_dump(mode="json"))
+    learned = {key: value for key, value in settings.items() if decides(key)}
+    data = hashlib.sha256(repr((dataset.items.shape, dataset.label_names)).encode())
+    sample = slice(None, None, len(dataset) // 1000 + 1)
+    for values in (dataset.labels, dataset.keys, dataset.items[sample]):
+        data.update(np.ascontiguousarray(values).tobytes() if values is not None else b"none")
+    return {
+        "settings": hashlib.sha256(json.dumps(learned, sort_keys=True).encode()).hexdigest(),
+        "data": data.hexdigest(),
+    }
+
+
+def decides(key: str) -> bool:
+    """Return whether a setting decides what is learned."""
+    return key not in MAY_DIFFER and not key.startswith("evaluation.")
 
 
 def free_directory(config: Config) -> Path:
@@ -91,9 +152,7 @@ def refuse_other_config(directory: Path, saved: Config, asked: Config) -> None:
     """Stop if continuing would change what is learned, naming the first setting that differs."""
     old, new = flat(saved.model_dump(mode="json")), flat(asked.model_dump(mode="json"))
     for key, value in old.items():
-        if key in MAY_DIFFER or key.startswith("evaluation."):
-            continue
-        if new[key] != value:
+        if decides(key) and new[key] != value:
             raise InputError(
                 f"{directory} was trained with {key}={value}, but {key}={new[key]} was asked. "
                 f"Resume with the run's own settings, or choose another --output-dir."

@@ -18,6 +18,7 @@ from setrep.data.dataset import ItemDataset
 from setrep.data.sampler import EpisodeSampler
 from setrep.methods.method import Method
 from setrep.training.build import Hardware
+from setrep.training.optimizer import build_optimizer
 
 
 def seed_step(seed: int, step: int) -> torch.Generator:
@@ -72,20 +73,22 @@ def forecast_seconds(
     config: Config,
     hardware: Hardware,
 ) -> float:
-    """Return how long `max_steps` will take, from a few steps of a copy that is thrown away."""
+    """Return how long a step takes, from a few steps of a copy that is thrown away."""
     trial = copy.deepcopy(method).to(hardware.device)
     trial.to(memory_format=torch.channels_last).train()
+    optimizer = build_optimizer(trial, config)
     augment = Augmentation(config.augmentation)
     indices = sampler.episode(0, 0)
     times = []
     with torch.random.fork_rng():
-        for _ in range(4):
+        for _ in range(5):
             began = time.monotonic()
             generator = seed_step(config.training.seed, 0)
             batch = load_batch(dataset, indices, sampler.offsets, augment, generator, hardware)
             with autocast(hardware):
                 loss, _ = trial.step(batch)
             torch.autograd.backward(loss)
+            optimizer.step()
             float(loss.detach())  # waits for the GPU
             times.append(time.monotonic() - began)
-    return min(times) * config.training.max_steps
+    return sorted(times)[len(times) // 2]  # the first ones also warm up
