@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -66,8 +67,9 @@ def call(*arguments: object, cwd: Path) -> Outcome:
 
 
 def files(root: Path) -> dict[str, bytes]:
-    """Return every file below a directory."""
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    """Return every file below a directory, but for events of a TensorBoard that is installed."""
+    found = {str(p.relative_to(root)): p for p in root.rglob("*") if p.is_file()}
+    return {name: p.read_bytes() for name, p in found.items() if "tensorboard/" not in name}
 
 
 def numbers(value: object, name: str = "") -> dict[str, object]:
@@ -235,6 +237,7 @@ BAD = {
         "train --output-dir {place}/digits_run",
         "already holds a run",
     ),
+    "list of what is not listed": ("list nope", "Invalid value for 'kind': 'nope' is not one of"),
     "evaluate no run": ("evaluate {place}/empty", "is not a run"),
     "evaluate nothing": ("evaluate", "RUN"),
     "evaluate a size of words": ("evaluate {place}/digits_run --sizes 1,x", "found '1,x'"),
@@ -437,6 +440,8 @@ def test_verify_bounds_writes_its_report_and_finds_no_violation(place, tmp_path)
     shown = call(*arguments, "--output-dir", target, cwd=tmp_path)
     assert (shown.code, shown.err) == (0, "")
     assert "margin_plus_max" in shown.out
+    assert f"Report: {target / 'bounds.json'}" in shown.out
+    assert "20 triples of " in shown.out
     report = json.loads((target / "bounds.json").read_text())
     done = call(*arguments, "--output-dir", target, "--json", "--sizes", "2", cwd=tmp_path)
     summary = json.loads(done.out)
@@ -478,6 +483,11 @@ def test_an_indexed_collection_is_found_by_its_own_images(channels, place, tmp_p
     assert matches[0]["score"] == pytest.approx(0, abs=1e-6)
     shown = call("query", index, *sorted(wanted.iterdir()), cwd=tmp_path)
     assert "label3/set1" in shown.out.splitlines()[3]
+    again = call("index", run, photos, "--labelled", "--output", index, cwd=tmp_path)
+    assert (again.code, "--overwrite" in again.err) == (2, True)
+    replaced = call("index", run, photos, "--output", index, "--overwrite", cwd=tmp_path)
+    assert replaced.code == 2  # there are no images in photos/<label>/*
+    assert call("query", index, wanted, cwd=tmp_path).code == 0
 
 
 def test_a_runs_own_config_repeats_it_elsewhere_to_the_same_weights(place, tmp_path):
@@ -492,19 +502,26 @@ def test_a_runs_own_config_repeats_it_elsewhere_to_the_same_weights(place, tmp_p
 
 
 def test_a_run_stopped_by_time_says_how_to_continue_to_the_same_weights(place, tmp_path):
-    arguments = [*PHOTOS, "--data-root", place / "photos[red]", "--output-dir", "run"]
+    arguments = [*PHOTOS, "--data-root", place / "photos[red]", "--output-dir", "my run;"]
     done = call("train", *arguments, "--max-minutes", "1e-9", cwd=tmp_path)
     for step in (1, 2):
         assert (done.code, done.out) == (0, "")
         last = done.err.splitlines()[-1]
         stopped, _, command = last.partition("Continue: setrep ")
         assert stopped == f"Stopped at step {step}. "
-        done = call(*command.split(), cwd=tmp_path)
+        done = call(*shlex.split(command), "--json", cwd=tmp_path)
+        if step == 1:
+            stopped = {"step": 2, "reason": "out_of_time", "resume": f"setrep {command}"}
+            assert json.loads(done.out) == stopped
+            done = dataclasses.replace(done, out="")
     assert done.code == 0
-    assert "items: recall@1" in done.out
+    assert json.loads(done.out)["items"]
+    assert "Continuing at step 2: training" in done.err
     model = "model.safetensors"
-    assert (tmp_path / "run" / model).read_bytes() == (place / "photos_run" / model).read_bytes()
-    metrics = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    assert (tmp_path / "my run;" / model).read_bytes() == (
+        place / "photos_run" / model
+    ).read_bytes()
+    metrics = (tmp_path / "my run;" / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in metrics] == [3]
 
 

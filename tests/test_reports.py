@@ -86,7 +86,7 @@ SETTINGS = {
 }
 
 
-def glyphs(num_labels: int = 3, num_items: int = 8) -> ItemDataset:
+def glyphs(num_labels: int = 6, num_items: int = 8) -> ItemDataset:
     """Draw a small data set of noise."""
     noise = np.random.default_rng(0)
     labels = np.repeat(np.arange(num_labels), num_items)
@@ -178,7 +178,7 @@ def test_an_evaluation_says_what_was_measured(evaluation):
     assert (found["dataset"], found["split"]) == ("glyphs", "test")
     assert (found["label_level"], found["collection_level"]) == ("glyph", "sampled")
     assert found["model_sha256"] == set_encoder(resolve(SETTINGS), 0).fingerprint
-    assert found["items"]["num_queries"] == 24
+    assert found["items"]["num_queries"] == 48
     assert found["one_shot"]["error_mean"] == 0  # every test image is its own training image
     fractions = [v for k, v in found["items"].items() if k.startswith(("knn_top", "recall", "map"))]
     assert all(0 <= value <= 1 for value in fractions)
@@ -330,9 +330,10 @@ def test_matches_fit_80_columns_with_whole_names_and_scores():
     assert "…" not in text
     column = [line.split("│")[2].strip() for line in text.splitlines() if line.count("│") == 5]
     assert name in "".join(column)
-    for part in ("-1.5000", "-12345.6789", "[bold]", " 0 "):
+    for part in ("-1.5", "-12345.7", "[bold]", " 0 "):
         assert part in text
-    assert "–" in shown(query_table([Match("a", 0.0, None, None)]))
+    assert "–" in shown(query_table([Match("a", -0.0, None, None)]))
+    assert "-0" not in shown(query_table([Match("a", -0.0, None, None)]))
 
 
 def test_the_environment_names_versions_and_hardware_but_no_place_or_person():

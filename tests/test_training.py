@@ -205,7 +205,7 @@ def test_a_gradient_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
 
     method = Broken(config, dataset.item_format)
     sampler = build_sampler(config, dataset)
-    with pytest.raises(InputError, match="By step 8 the loss .* or its gradient was not finite"):
+    with pytest.raises(InputError, match=r"By step 8 .* gradient was not finite"):
         train_loop(method, dataset, sampler, config, CPU, tmp_path, console=QUIET)
     kept = load_checkpoint(tmp_path)
     assert kept["step"] == 4

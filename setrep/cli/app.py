@@ -52,7 +52,7 @@ def one_line(error: Exception) -> str:
         return str(error)
     if not hasattr(error, "format_message"):  # typer's usage errors have no public base class
         raise error
-    message = " ".join(error.format_message().split()).rstrip(".")
+    message = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
     context = getattr(error, "ctx", None)
     return f"{message}. See `{context.command_path} --help`." if context else message
 

@@ -68,6 +68,9 @@ def verify_bounds(
         print(json.dumps(report["summary"], indent=2))
     else:
         tables.print_table(tables.bounds_table(report))
+        drawn = report["sampling"]
+        print(f"{drawn['num_triples']} triples of {drawn['source_note']}, split {drawn['split']}")
+        print(f"Report: {Path(output_dir or run) / 'bounds.json'}")
     return 3 if any(row["num_violations"] for row in report["summary"].values()) else 0
 
 

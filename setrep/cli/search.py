@@ -19,11 +19,14 @@ def index(
     labelled: Annotated[
         bool, typer.Option("--labelled", help="INPUT is INPUT/<label>/<collection>/*.")
     ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an index that is there.")
+    ] = False,
 ) -> None:
     """Build an index of the collections in a directory."""
     from setrep.reports.search import build_index
 
-    found = build_index(run, input_, output, labelled=labelled)
+    found = build_index(run, input_, output, labelled=labelled, overwrite=overwrite)
     print(f"Indexed {len(found)} collections in {output}")
 
 
@@ -33,7 +36,10 @@ def query(
     k: Annotated[int, typer.Option("-k", min=1, help="How many collections to return.")] = 10,
     as_json: JSON = False,
 ) -> None:
-    """Find the collections nearest to one collection of images."""
+    """Find the collections nearest to one collection of images.
+
+    A score is minus the squared Euclidean distance between embeddings: larger is nearer.
+    """
     from setrep.reports.search import query_index, query_table
     from setrep.reports.tables import print_table
 

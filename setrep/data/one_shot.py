@@ -67,9 +67,11 @@ def load_one_shot(path: str | Path) -> OneShotTask:
     archive = open_archive(path)
     folders = [name.removesuffix(LABELS) for name in archive.names if _is_labels(name)]
     if not folders:
+        inside = [Path(path) / name for name in archive.names if name.lower().endswith(".zip")]
+        hint = f" Name an archive in it, as {inside[0]}." if inside else ""
         raise InputError(
             f"{archive.path} holds no one-shot runs; expected run01/{LABELS}, run01/training/* "
-            f"and run01/test/*, and so on."
+            f"and run01/test/*, and so on.{hint}"
         )
     suffixes = (LABELS, *IMAGE_SUFFIXES)
     inside = [n for n in archive.names if n.startswith(tuple(folders)) and _ends(n, suffixes)]

@@ -10,19 +10,31 @@ from rich.table import Table
 from setrep.data.images import IMAGE_SUFFIXES
 from setrep.errors import InputError
 from setrep.retrieval import CollectionIndex, Match
+from setrep.retrieval.files import MANIFEST
 from setrep.set_encoder import SetEncoder
 
 
 def build_index(
-    run: str | Path, directory: str | Path, output: str | Path, *, labelled: bool = False
+    run: str | Path,
+    directory: str | Path,
+    output: str | Path,
+    *,
+    labelled: bool = False,
+    overwrite: bool = False,
 ) -> CollectionIndex:
     """Index `directory/<collection>/*`, or `directory/<label>/<collection>/*` when labelled.
 
     A collection's id is its path below `directory`.
 
     Raises:
-        InputError: the directory holds no such collections, or a file is not an image.
+        InputError: the directory holds no such collections, a file is not an image, or there is an
+            index that is not to be replaced.
     """
+    if not overwrite and (Path(output) / MANIFEST).exists():
+        raise InputError(
+            f"{output} already holds an index. Replace it with --overwrite, "
+            f"or choose another --output."
+        )
     root = Path(directory)
     if not root.is_dir():
         raise InputError(f"{root} is not a directory of collections of images.")
@@ -71,12 +83,13 @@ def has_images(directory: Path) -> bool:
 
 def query_table(matches: Sequence[Match]) -> Table:
     """Show matches, nearest first."""
-    table = Table()
+    caption = "score: minus the squared distance between embeddings; 0 is nearest"
+    table = Table(caption=caption, caption_justify="left")
     table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("collection", overflow="fold")
     table.add_column("label", overflow="fold")
     table.add_column("score", justify="right", no_wrap=True)
     for rank, match in enumerate(matches, 1):
         label = "–" if match.label is None else str(match.label)
-        table.add_row(str(rank), str(match.id), label, f"{match.score:.4f}")
+        table.add_row(str(rank), str(match.id), label, f"{match.score + 0.0:.6g}")
     return table
