@@ -2,18 +2,54 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
+from setrep.config_files import cut, parse_override, read_yaml, shown
 from setrep.errors import InputError, nearest
 
-Count = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+__all__ = ["Config", "parse_override", "read_yaml", "resolve", "to_yaml"]
+
+
+def _no_truth_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("write a number, not true or false.")
+    return value
+
+
+def _no_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("no path can have a NUL character.")
+    return text
+
+
+def _distinct(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(sizes)) < len(sizes):
+        raise ValueError("name each size once.")
+    return sizes
+
+
+Number = BeforeValidator(_no_truth_value)  # pydantic takes true for 1
+Count = Annotated[int, Number, Field(ge=1, le=10**9)]
+Whole = Annotated[int, Number, Field(ge=0, le=10**9)]
+NonNegative = Annotated[float, Number, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Number, Field(gt=0, allow_inf_nan=False)]
+ImageSize = Annotated[int, Number, Field(ge=8, le=1024)]
+Share = Annotated[float, Number, Field(ge=0, lt=1)]
+Seed = Annotated[int, Number, Field(ge=0, lt=2**63)]
+Sizes = Annotated[tuple[Count, ...], Field(min_length=1), AfterValidator(_distinct)]
+PathText = Annotated[str, AfterValidator(_no_nul)]
+AtMostAMillion = Field(le=1e6)
 
 
 class Section(BaseModel):
@@ -26,13 +62,13 @@ class DataConfig(Section):
     """Which items are read, and what is a label and a collection of them."""
 
     dataset: str = "digits"
-    data_root: str | None = None
+    data_root: PathText | None = None
     subset: str = "full"
     label_level: str | None = None  # none: the data set's own default
     collection_level: str = "sampled"
-    image_size: Annotated[int, Field(ge=8, le=1024)] | None = None  # none: as the data set has it
+    image_size: ImageSize | None = None  # none: as the data set has it
     validation_groups: tuple[str, ...] = ()  # alphabets or classes held out of training, by name
-    num_validation_groups: Annotated[int, Field(ge=0)] = 0  # or how many, chosen by split_seed
+    num_validation_groups: Whole = 0  # or how many, chosen by split_seed
     split_seed: Seed = 0
     on_bad_image: Literal["fail", "skip"] = "fail"
     on_small_class: Literal["refuse", "drop"] = "refuse"
@@ -41,7 +77,7 @@ class DataConfig(Section):
 class EpisodeConfig(Section):
     """How many disjoint collections an episode has."""
 
-    classes_per_episode: Annotated[int, Field(ge=2)] = 8
+    classes_per_episode: Annotated[Count, Field(ge=2)] = 8
     collections_per_class: Count = 2
     items_per_collection: Count = 4
 
@@ -55,12 +91,12 @@ class AugmentationConfig(Section):
     """Random changes of images, drawn for each item; zero leaves a change out."""
 
     rotated_classes: bool = False  # quarter turns become classes of their own
-    degrees: NonNegative = 0.0
-    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    shear: NonNegative = 0.0  # degrees
-    translate: Annotated[float, Field(ge=0, lt=1)] = 0.0  # share of the side
-    elastic: NonNegative = 0.0  # largest displacement, share of the side
-    erase: Annotated[float, Field(ge=0, lt=1)] = 0.0  # probability of one erased rectangle
+    degrees: Annotated[NonNegative, Field(le=180)] = 0.0
+    scale: Share = 0.0
+    shear: Annotated[NonNegative, Field(le=40)] = 0.0  # degrees; 45 both ways leaves a line
+    translate: Share = 0.0  # share of the side
+    elastic: Annotated[NonNegative, Field(le=1)] = 0.0  # largest displacement, share of the side
+    erase: Share = 0.0  # probability of one erased rectangle
 
 
 class EncoderConfig(Section):
@@ -68,7 +104,7 @@ class EncoderConfig(Section):
 
     name: str = "convnet"
     projection: Literal["none", "linear", "mlp"] = "linear"
-    projection_dim: Count = 128
+    projection_dim: Annotated[Count, Field(le=2**16)] = 128
     normalize: bool = True  # L2-normalise the embedding
 
 
@@ -76,11 +112,11 @@ class LossConfig(Section):
     """The loss and its knobs; a loss reads those it knows."""
 
     name: str = "triplet"
-    margin: NonNegative = 0.2
+    margin: Annotated[NonNegative, AtMostAMillion] = 0.2
     distance: Literal["euclidean", "squared"] = "euclidean"
     soft: bool = False  # log(1 + exp(.)) in place of the hinge; the margin is then not used
     reduction: Literal["mean", "mean_nonzero", "sum"] = "mean"
-    temperature: Positive = 0.1
+    temperature: Annotated[Positive, AtMostAMillion] = 0.1
 
 
 class MinerConfig(Section):
@@ -88,17 +124,17 @@ class MinerConfig(Section):
 
     name: str = "batch_hard"
     positives: Literal["any", "same_collection", "cross_collection"] = "any"
-    start_step: Annotated[int, Field(ge=0)] = 0  # before it every valid triplet counts
+    start_step: Whole = 0  # before it every triplet with a positive of its own collection counts
 
 
 class OptimizerConfig(Section):
     """AdamW with warm-up and cosine decay."""
 
-    lr: Positive = 1e-3
-    weight_decay: NonNegative = 1e-2
-    warmup_steps: Annotated[int, Field(ge=0)] = 50
-    clip_norm: Positive | None = 5.0
-    ema_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0  # 0: no averaged weights
+    lr: Annotated[Positive, Field(le=10)] = 1e-3
+    weight_decay: Annotated[NonNegative, Field(le=100)] = 1e-2
+    warmup_steps: Whole = 50
+    clip_norm: Annotated[Positive, AtMostAMillion] | None = 5.0
+    ema_decay: Share = 0.0  # 0: no averaged weights
 
 
 class TrainingConfig(Section):
@@ -107,7 +143,7 @@ class TrainingConfig(Section):
     method: str = "supervised"
     level: Literal["items"] = "items"
     max_steps: Count = 600
-    max_minutes: Positive | None = None
+    max_minutes: Annotated[Positive, AtMostAMillion] | None = None
     log_every: Count = 10
     checkpoint_every: Count = 100
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -119,12 +155,12 @@ class EvaluationConfig(Section):
     """What is measured at the end."""
 
     split: Literal["validation", "test"] = "test"
-    sizes: tuple[Count, ...] = (1, 2, 5, 10)
+    sizes: Sizes = (1, 2, 5, 10)
     knn_k: Count = 20
-    knn_temperature: Positive = 0.1
-    num_bootstrap: Count = 1000
+    knn_temperature: Annotated[Positive, AtMostAMillion] = 0.1
+    num_bootstrap: Annotated[Count, Field(le=10**6)] = 1000
     baselines: bool = True
-    one_shot: str | None = None  # zip or directory of the Omniglot one-shot task
+    one_shot: PathText | None = None  # zip or directory of the Omniglot one-shot task
 
 
 class Config(Section):
@@ -140,7 +176,7 @@ class Config(Section):
     optimizer: OptimizerConfig = OptimizerConfig()
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
-    output_dir: str | None = None
+    output_dir: PathText | None = None
 
     @model_validator(mode="after")
     def _one_batch_of_a_miner_has_positives(self) -> Config:
@@ -154,6 +190,11 @@ class Config(Section):
             raise ValueError(
                 "miner.positives='same_collection' needs episode.items_per_collection of at "
                 f"least 2, not {episode.items_per_collection}."
+            )
+        if self.miner.start_step and episode.items_per_collection < 2:
+            raise ValueError(
+                "miner.start_step needs episode.items_per_collection of at least 2, for its first "
+                f"triplets are of own collections, not {episode.items_per_collection}."
             )
         if episode.collections_per_class * episode.items_per_collection < 2:
             raise ValueError("An episode needs at least two items of a class.")
@@ -199,73 +240,42 @@ def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a config file into plain values.
-
-    Raises:
-        InputError: the file is missing or does not hold a mapping.
-    """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"Cannot read the config file {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        place = " ".join(str(error).split())
-        raise InputError(f"{path} is not valid YAML: {place}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise InputError(f"{path} must hold a mapping of settings, not {type(content).__name__}.")
-    return content
-
-
-def parse_override(text: str) -> dict[str, Any]:
-    """Turn `loss.margin=0.2` into `{"loss": {"margin": 0.2}}`."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise InputError(f"--set takes KEY=VALUE, for example loss.margin=0.2; found '{text}'.")
-    try:
-        parsed: Any = yaml.safe_load(value) if value else ""
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {text}: the value is not valid YAML.") from error
-    for part in reversed(key.strip().split(".")):
-        parsed = {part: parsed}
-    return dict(parsed)
-
-
 def resolve(*layers: dict[str, Any], has_cuda: bool = False) -> Config:
     """Lay settings over the defaults of the data set they name; later layers win.
 
     Raises:
         InputError: a key is unknown, a value is out of its limits, or two contradict each other.
     """
-    asked: dict[str, Any] = {}
-    for layer in layers:
-        asked = merge(asked, layer)
-    section = asked.get("data")
-    name = section.get("dataset", "digits") if isinstance(section, dict) else "digits"
-    values = DATASET_DEFAULTS.get(str(name), {})
-    if has_cuda:
-        values = merge(values, DATASET_DEFAULTS_CUDA.get(str(name), {}))
     try:
+        asked: dict[str, Any] = {}
+        for layer in layers:
+            asked = merge(asked, layer)
+        section = asked.get("data")
+        name = section.get("dataset", "digits") if isinstance(section, dict) else "digits"
+        name = name if isinstance(name, str) else ""
+        values = DATASET_DEFAULTS.get(name, {})
+        if has_cuda:
+            values = merge(values, DATASET_DEFAULTS_CUDA.get(name, {}))
         return Config.model_validate(merge(values, asked))
     except ValidationError as error:
         raise InputError(explain(error)) from None
+    except RecursionError:
+        raise InputError("The settings are nested too deeply, or hold themselves.") from None
 
 
 def explain(error: ValidationError) -> str:
     """Put the first problem of a config in one line."""
     problem = error.errors()[0]
     where = [str(part) for part in problem["loc"]]
-    key = ".".join(where)
+    key = cut(".".join(where))
     if problem["type"] == "extra_forbidden":
         known = known_keys()
         return f"Unknown setting '{key}'.{nearest(key, known)} See `setrep train --help`."
     if problem["type"] == "value_error":
-        return str(problem["ctx"]["error"])
-    return (
-        f"Setting '{key}' is {problem['input']!r}: {problem['msg'][0].lower()}{problem['msg'][1:]}."
-    )
+        message = str(problem["ctx"]["error"])
+        return f"Setting '{key}' is {shown(problem['input'])}: {message}" if key else message
+    message = f"{problem['msg'][0].lower()}{problem['msg'][1:]}"
+    return f"Setting '{key}' is {shown(problem['input'])}: {message}."
 
 
 def known_keys() -> list[str]:

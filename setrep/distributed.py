@@ -62,7 +62,7 @@ class _Gather(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         total = gradients[0].contiguous().clone()
         dist.all_reduce(total)
-        return total.split(ctx.counts)[dist.get_rank()].contiguous()
+        return torch.split(total, ctx.counts)[dist.get_rank()].contiguous()
 
 
 def gather(x: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "world_n ..."]:

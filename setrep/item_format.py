@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import dataclass
 from typing import Literal
+
+from setrep.errors import InputError
+
+MAX_CHANNELS, MAX_SIDE = 2**24, 2**14  # beyond them a file was tampered with
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,22 @@ class ItemFormat:
     channels: int
     size: int
     is_inverted: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("image", "vector"):
+            raise InputError(f"An item is an 'image' or a 'vector', not {reprlib.repr(self.kind)}.")
+        limits = {"channels": MAX_CHANNELS, "size": MAX_SIDE if self.kind == "image" else 1}
+        for name, limit in limits.items():
+            number = getattr(self, name)
+            if type(number) is not int or not 1 <= number <= limit:
+                raise InputError(
+                    f"{name} of a format of {self.kind}s must be a whole number from 1 to {limit}, "
+                    f"not {reprlib.repr(number)}."
+                )
+        if not isinstance(self.is_inverted, bool):
+            raise InputError(
+                f"is_inverted must be true or false, not {reprlib.repr(self.is_inverted)}."
+            )
 
     @property
     def shape(self) -> tuple[int, ...]:

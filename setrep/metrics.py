@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Bool, Float, Int64
+from scipy.special import ndtr, stdtrit
 from torch import Tensor
 
 from setrep.errors import InputError
@@ -16,6 +17,8 @@ __all__ = [
     "true_class_rank",
     "weighted_knn_log_votes",
 ]
+
+FEWEST_CLASSES = 5  # of fewer, whatever is drawn says too little about the others
 
 
 def weighted_knn_log_votes(
@@ -97,29 +100,36 @@ def bootstrap_over_classes(
     labels: Int64[Tensor, " query"],
     num_resamples: int,
     seed: int,
-) -> tuple[float, float]:
-    """95 % percentile interval of the mean over queries when whole classes are drawn anew.
+) -> tuple[float, float] | None:
+    r"""95 % interval of the mean over queries when whole classes are drawn anew.
 
     Classes, and not queries, are what another sample of the data would change: queries of one
     class rise and fall together. Each resample draws as many classes as there are, with
-    replacement, and averages all their queries. Queries with NaN are left out.
+    replacement, and averages all their queries. Queries with NaN are left out. The interval is the
+    expanded percentile bootstrap (Hesterberg 2015), which with n classes lies between the quantiles
+    $\alpha'$ and $1 - \alpha'$ of the resamples; those at 2.5 and 97.5 % would be too near.
+
+    $$ \alpha' = \Phi(-\sqrt{n / (n - 1)} \; t_{0.975, n - 1}) $$
+
+    Of fewer than five classes there is none.
 
     Raises:
-        InputError: fewer than two classes have a value, or no resample is asked for.
+        InputError: no resample is asked for.
     """
+    if num_resamples < 1:
+        raise InputError(f"A bootstrap needs at least one resample; asked for {num_resamples}.")
     is_valid = ~values.isnan()
     sums, counts = _class_sums(values[is_valid].cpu(), labels[is_valid].cpu())
-    if len(sums) < 2 or num_resamples < 1:
-        raise InputError(
-            f"A bootstrap over classes needs two classes and one resample; "
-            f"found {len(sums)} classes and {num_resamples} resamples."
-        )
+    n = len(sums)
+    if n < FEWEST_CLASSES:
+        return None
     generator = torch.Generator().manual_seed(seed)
     means = []
     for _ in range(num_resamples):
-        drawn = torch.randint(len(sums), (len(sums),), generator=generator)
+        drawn = torch.randint(n, (n,), generator=generator)
         means.append(sums[drawn].sum() / counts[drawn].sum())
-    low, high = torch.stack(means).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64))
+    alpha = float(ndtr(-((n / (n - 1)) ** 0.5) * stdtrit(n - 1, 0.975)))
+    low, high = torch.stack(means).quantile(torch.tensor([alpha, 1 - alpha], dtype=torch.float64))
     return float(low), float(high)
 
 

@@ -156,7 +156,8 @@ def _first_smallest(
     """Return where each row is smallest among the allowed, the lowest position of equal ones."""
     if values.numel() == 0:  # argmin refuses rows of no columns
         return torch.zeros(len(values), dtype=torch.int64, device=values.device)
-    return values.masked_fill(~allowed, torch.inf).argmin(dim=1)
+    finite = values.clamp(max=torch.finfo(values.dtype).max)  # so that only disallowed are infinite
+    return finite.masked_fill(~allowed, torch.inf).argmin(dim=1)
 
 
 def _check_choice(option: str, value: str, known: tuple[str, ...]) -> None:

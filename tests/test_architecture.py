@@ -14,6 +14,7 @@ import setrep
 ROOT = Path(setrep.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = {
+    "config_files": -1,  # YAML, for config alone
     "config": 0,
     "collection": 0,
     "distributed": 0,

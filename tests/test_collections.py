@@ -10,7 +10,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from setrep.data.collections import derive_generator, draw_disjoint_triples, draw_query_gallery
+from setrep.data.collections import (
+    derive_generator,
+    draw_disjoint_triples,
+    draw_query_gallery,
+    pools_by_label,
+)
 from setrep.data.dataset import ItemDataset, ItemFormat
 from setrep.errors import InputError
 
@@ -164,6 +169,18 @@ def test_an_empty_data_set_is_refused():
     dataset = make_dataset([[2]], is_natural=False).subset(np.zeros(0, dtype=np.int64))
     with pytest.raises(InputError, match="no items"):
         draw_query_gallery(dataset, 1, seed=0)
+
+
+def test_labels_and_keys_beyond_int64_are_refused_in_one_line():
+    small, large = np.array([3, 2**63 - 1], np.uint64), np.array([3, 2**63 + 5], np.uint64)
+    assert list(pools_by_label(small, small, 1)) == [3, 2**63 - 1]
+    for labels, keys, name in ((large, None, "labels"), (small, large, "keys")):
+        with pytest.raises(InputError) as caught:
+            pools_by_label(labels, keys, 1)
+        assert str(caught.value) == (
+            f"{name} must be integers up to 9223372036854775807, but position 1 holds "
+            f"9223372036854775813. Number them from 0: np.unique({name}, return_inverse=True)[1]."
+        )
 
 
 def test_counts_below_one_are_refused():

@@ -207,6 +207,15 @@ def test_equal_distances_go_to_the_lowest_position():
         assert set(negatives.tolist()) == {0, 3}
 
 
+@pytest.mark.parametrize("miner", [BatchHardMiner, HardNegativeMiner, SemiHardMiner])
+def test_a_negative_is_chosen_among_the_allowed_though_all_are_infinitely_far(miner):
+    """At 1e30 the squares of float32 overflow."""
+    embeddings = torch.tensor([[0.0], [1e30], [-1e30], [-1e30]])
+    labels = torch.tensor([0, 0, 1, 1])
+    mined = miner(fallback="farthest") if miner is SemiHardMiner else miner()
+    assert as_set(mined(embeddings, labels)) == {(0, 1, 2), (1, 0, 2), (2, 3, 0), (3, 2, 0)}
+
+
 def test_collapsed_embeddings_leave_no_semi_hard_triplet_but_a_fallback():
     embeddings, labels = torch.ones(4, 2), torch.tensor([0, 0, 1, 1])
     assert len(SemiHardMiner()(embeddings, labels).anchors) == 0

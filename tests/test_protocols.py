@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from setrep.aggregators import CentroidAggregator
 from setrep.data.collections import draw_query_gallery
@@ -18,11 +19,17 @@ from setrep.data.one_shot import OneShotRun, OneShotTask, load_one_shot
 from setrep.errors import InputError
 from setrep.protocols import collections, items
 from setrep.protocols.baselines import embed_dataset, evaluate_embedding, pixel_embeddings
-from setrep.protocols.collections import evaluate_collections, paired_difference
+from setrep.protocols.collections import (
+    evaluate_collections,
+    measure_queries,
+    paired_difference,
+    paired_item_difference,
+)
 from setrep.protocols.few_shot import evaluate_within_groups
 from setrep.protocols.items import evaluate_items
 from setrep.protocols.one_shot import evaluate_one_shot, evaluate_one_shot_hausdorff
 from setrep.protocols.results import CollectionResult, Evaluation, ItemResult, OneShotResult
+from setrep.reports.tables import with_interval
 
 CENTROID = CentroidAggregator(8)
 
@@ -135,6 +142,18 @@ def test_items_depend_on_directions_alone_and_repeat_bit_for_bit():
     assert evaluate_items(values, labels) == first
 
 
+@pytest.mark.parametrize("scale", [1e-36, 1e-30, 1e-16, 1e-12, 1e12, 1e30, 1e36])
+def test_items_are_ranked_by_cosine_at_every_scale_that_float32_holds(scale):
+    values, labels = clustered(100, 10)
+    values *= torch.rand(100, 1, generator=torch.Generator().manual_seed(1)).mul(4).exp()
+    expected = numbers(evaluate_items(values, labels))
+    assert numbers(evaluate_items(values * scale, labels)) == pytest.approx(expected)
+    with_bank = evaluate_items(values, labels, bank=values * scale, bank_labels=labels)
+    assert with_bank.recall_at_1 == 1
+    wide = values.double() * scale**4  # float64 holds what float32 does not
+    assert numbers(evaluate_items(wide, labels)) == pytest.approx(expected)
+
+
 def test_more_neighbours_than_there_are_become_all_of_them():
     values, labels = clustered(12, 3)
     assert evaluate_items(values, labels, knn_k=200).knn_k == 11
@@ -232,11 +251,55 @@ def test_a_size_that_no_label_can_serve_has_no_numbers(caplog):
     assert "Collections of size 6 are not evaluated" in caplog.text
 
 
-def test_one_class_has_no_interval():
-    values, labels = clustered(20, 1)
+@pytest.mark.parametrize("num_classes", [1, 4, 5])
+def test_fewer_than_five_classes_have_a_recall_but_no_interval(num_classes):
+    values, labels = clustered(100, num_classes, noise=0.01)
     [result] = evaluate_collections(values, vector_dataset(values, labels), CENTROID, [2], seed=0)
     assert result.recall_at_1 == 1
-    assert result.recall_at_1_ci95 is None
+    assert result.recall_at_1_ci95 == (None if num_classes < 5 else (1, 1))
+    shown = "100.0 [–]" if num_classes < 5 else "100.0 [100.0, 100.0]"
+    assert with_interval(result) == shown
+
+
+def natural(num_keys, num_labels, *, noise=4.0, dim=8, seed=0):
+    """Give each key one item, so that half of the keys of a label become queries."""
+    values, labels = clustered(num_keys * num_labels, num_labels, noise=noise, dim=dim, seed=seed)
+    return values, vector_dataset(values, labels, torch.arange(len(labels)))
+
+
+@pytest.mark.parametrize("chunk", [1, 997, 5000])
+def test_collections_in_chunks_of_any_size_are_those_in_one(chunk, monkeypatch):
+    values, dataset = natural(60, 6)
+    draw = draw_query_gallery(dataset, 1, seed=0)
+    whole = measure_queries(values, draw, CENTROID)
+    assert [len(measure) for measure in whole] == [180] * 3
+    monkeypatch.setattr(collections, "NEIGHBOURS_AT_ONCE", chunk)
+    for one, other in zip(whole, measure_queries(values, draw, CENTROID), strict=True):
+        assert one.equal(other)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remember how many elements the largest result of any operation had."""
+
+    num_elements = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        found = result if isinstance(result, tuple | list) else [result]
+        sizes = [out.numel() for out in found if isinstance(out, torch.Tensor)]
+        self.num_elements = max([self.num_elements, *sizes])
+        return result
+
+
+def test_a_search_never_holds_the_neighbours_of_all_queries(monkeypatch):
+    monkeypatch.setattr(collections, "NEIGHBOURS_AT_ONCE", 4_000)
+    values, dataset = natural(400, 2, dim=4)
+    draw = draw_query_gallery(dataset, 1, seed=0)
+    with LargestTensor() as largest:
+        first, _, _ = measure_queries(values, draw, CENTROID)
+    assert len(first) == 400
+    # A chunk is 20 queries of 200 neighbours of 4 dimensions; all queries have 80,000 neighbours.
+    assert largest.num_elements <= 20_000
 
 
 def test_embeddings_of_other_items_and_sizes_below_1_are_refused():
@@ -266,6 +329,29 @@ def test_the_paired_difference_is_that_of_both_recalls_on_the_same_queries():
     assert back.ci95 == pytest.approx((-found.ci95[1], -found.ci95[0]))
     same = paired_difference(values, values, dataset, CENTROID, 2, seed=3)
     assert (same.difference, same.ci95) == (0, (0, 0))
+
+
+def test_the_paired_difference_of_items_is_that_of_both_recalls():
+    values, labels = clustered(400, 20, noise=1.2)
+    noisy = values + 2 * torch.randn(400, 8, generator=torch.Generator().manual_seed(1))
+    noisy[50:90] = noisy[50]  # equal ones crowd each other out
+    dataset = vector_dataset(values, labels)
+    found = paired_item_difference(values, noisy, dataset, seed=3)
+    ours, theirs = (evaluate_items(x, labels).recall_at_1 for x in (values, noisy))
+    assert found.difference == pytest.approx(ours - theirs)
+    assert (found.size, found.num_queries, found.num_classes) == (None, 400, 20)
+    assert 0 < found.ci95[0] < found.difference < found.ci95[1]
+    same = paired_item_difference(values, 3 * values, dataset, seed=3)
+    assert (same.difference, same.ci95) == (0, (0, 0))
+    with pytest.raises(InputError, match="400 items, but there are 399 embeddings"):
+        paired_item_difference(values, noisy[1:], dataset, seed=3)
+
+
+def test_a_paired_difference_over_fewer_than_five_classes_has_no_interval():
+    values, labels = clustered(80, 4)
+    dataset = vector_dataset(values, labels)
+    assert paired_difference(values, -values, dataset, CENTROID, 2, seed=0).ci95 is None
+    assert paired_item_difference(values, -values, dataset, seed=0).ci95 is None
 
 
 def drawing(corners, size=105):
@@ -383,7 +469,7 @@ def test_a_data_set_is_embedded_in_order_whatever_the_batch_size():
 
 
 def test_every_measure_of_an_embedding_comes_together_and_goes_into_json():
-    values, labels = clustered(60, 3)
+    values, labels = clustered(60, 6)
     images = (values.reshape(60, 1, 2, 4).repeat(1, 1, 4, 2) * 20 + 128).clamp(0, 255).byte()
     dataset = dataclasses.replace(
         vector_dataset(values, labels),

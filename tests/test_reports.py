@@ -26,7 +26,7 @@ from setrep.protocols.results import OneShotResult
 from setrep.reports.evaluation import as_json, evaluate_set_encoder, load_task
 from setrep.reports.runs import untrained
 from setrep.reports.search import query_table
-from setrep.reports.tables import bounds_table, evaluation_table, percent
+from setrep.reports.tables import bounds_table, evaluation_table, percent, verdict
 from setrep.retrieval import Match
 from setrep.set_encoder import SetEncoder
 from setrep.training.build import build_method
@@ -192,6 +192,37 @@ def test_the_learned_and_the_untrained_column_are_of_different_encoders(evaluati
     assert evaluation.items != swapped.items
     assert swapped.baselines.untrained is None
     assert swapped.baselines.pixels.items == evaluation.baselines.pixels.items
+
+
+def test_a_size_that_is_left_out_is_warned_of_once(caplog):
+    with caplog.at_level("WARNING"):
+        result = evaluate(glyphs())
+    assert result.baselines.untrained is not None
+    warned = [text for text in caplog.messages if "size 50 are not evaluated" in text]
+    assert len(warned) == 1
+
+
+def test_baselines_that_are_not_beaten_are_named(evaluation):
+    items = evaluation.items
+
+    def with_map(**scores):
+        found = {
+            name: dataclasses.replace(
+                getattr(evaluation.baselines, name),
+                items=dataclasses.replace(items, map_at_r=value),
+            )
+            for name, value in scores.items()
+        }
+        own = dataclasses.replace(items, map_at_r=0.5)
+        baselines = dataclasses.replace(evaluation.baselines, **found)
+        return verdict(dataclasses.replace(evaluation, items=own, baselines=baselines))
+
+    assert with_map(pixels=0.4, untrained=0.4) is None
+    one = with_map(pixels=0.617, untrained=0.4)
+    assert one == "Items, MAP@R: 50.0, no better than pixels (61.7)."
+    both = with_map(pixels=0.5, untrained=0.6)
+    assert both.endswith("no better than pixels (50.0) and the untrained encoder (60.0).")
+    assert verdict(dataclasses.replace(evaluation, baselines=None)) is None
 
 
 @pytest.mark.parametrize("num_items", [8, 900])

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import io
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -340,6 +344,8 @@ def change_manifest(directory: Path, **changes: object) -> None:
         ({"num_collections": 2}, "does not fit"),
         ({"sha256": {}}, "is damaged"),
         ({"has_encoder": "yes", "sha256": None}, "is damaged"),
+        ({"has_encoder": False, "fingerprint": 5}, "fingerprint that is no text"),
+        ({"schema": "x" * 100_000}, "schema 'x{1,30}\\."),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_refused(changes, message, tmp_path):
@@ -347,6 +353,79 @@ def test_a_manifest_that_does_not_fit_is_refused(changes, message, tmp_path):
     change_manifest(tmp_path, **changes)
     with pytest.raises(InputError, match=message):
         CollectionIndex.open(tmp_path)
+
+
+def replace_file(directory: Path, name: str, content: bytes) -> None:
+    """Change a file of an index, and its checksum, too."""
+    (directory / name).write_bytes(content)
+    checksums = json.loads((directory / "manifest.json").read_text())["sha256"]
+    change_manifest(directory, sha256={**checksums, name: files.digest(directory / name)})
+
+
+def as_npy(array: np.ndarray, **savez: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, array) if savez else np.save(file, array)
+    return file.getvalue()
+
+
+TAMPERED = {
+    "a deep table": ("collections.json", b"[" * 100_000, "is damaged"),
+    "a table that is a list": ("collections.json", b"[1]", "is damaged"),
+    "a table without ids": ("collections.json", b'{"labels": [], "metadata": []}', "is damaged"),
+    "a table of numbers": (
+        "collections.json",
+        b'{"ids": 3, "labels": 3, "metadata": 3}',
+        "no lists",
+    ),
+    "no array": ("embeddings.npy", b"", "is damaged"),
+    "half a zip": ("embeddings.npy", b"PK\x03\x04 cut", "is damaged"),
+    "a header of Python 2, cut": (
+        "embeddings.npy",
+        b"\x93NUMPY\x01\x00\x04\x00{(3L",
+        "is damaged",
+    ),
+    "an archive of arrays": ("embeddings.npy", as_npy(np.zeros((3, 3)), x=np.eye(1)), "is damaged"),
+    "NaN": ("embeddings.npy", as_npy(np.full((3, 3), np.nan, np.float32)), "NaN or huge"),
+    "huge values": ("embeddings.npy", as_npy(np.full((3, 3), -1e38, np.float32)), "NaN or huge"),
+}
+
+
+@pytest.mark.parametrize("name", TAMPERED)
+def test_files_tampered_with_are_refused_also_where_the_checksum_is_right(name, tmp_path):
+    file, content, message = TAMPERED[name]
+    make_full_index().save(tmp_path)
+    replace_file(tmp_path, file, content)
+    with pytest.raises(InputError, match=message) as caught:
+        CollectionIndex.open(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_index_of_nothing_is_refused(tmp_path):
+    make_index().save(tmp_path)
+    replace_file(tmp_path, "embeddings.npy", as_npy(np.zeros((0, 3), np.float32)))
+    replace_file(tmp_path, "collections.json", b'{"ids": [], "labels": [], "metadata": []}')
+    change_manifest(tmp_path, num_collections=0)
+    with pytest.raises(InputError, match="does not fit"):
+        CollectionIndex.open(tmp_path)
+
+
+def test_a_deep_manifest_is_refused(tmp_path):
+    (tmp_path / "manifest.json").write_text("[" * 100_000)
+    with pytest.raises(InputError, match="is not an index"):
+        CollectionIndex.open(tmp_path)
+
+
+def test_the_next_save_removes_what_killed_ones_left(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    running = tmp_path / f".index.setrep-new-{os.getppid()}-0123abcd"
+    other = tmp_path / f".other.setrep-new-{process.pid}-0123abcd"
+    left = tmp_path / f".index.setrep-new-{process.pid}-0123abcd"
+    for folder in (running, other, left):
+        folder.mkdir()
+        (folder / "embeddings.npy").write_text("part")
+    make_index().save(tmp_path / "index")
+    assert set(tmp_path.iterdir()) == {running, other, tmp_path / "index"}
 
 
 def test_a_missing_index_is_said_so(tmp_path):

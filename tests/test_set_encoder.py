@@ -3,6 +3,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import save
 
 from setrep.aggregators import CentroidAggregator
 from setrep.collection import CollectionBatch
@@ -311,6 +315,119 @@ def test_settings_of_a_later_version_are_refused(tmp_path, monkeypatch):
     model.save_pretrained(tmp_path)
     with pytest.raises(InputError, match="cannot build"):
         SetEncoder.from_pretrained(tmp_path)
+
+
+def write_tampered(folder: Path, header: str, description: dict | str | None = None) -> None:
+    """Write a model whose checksum is right."""
+    weights = save({"x": torch.zeros(1)}, metadata={"setrep": header})
+    (folder / "model.safetensors").write_bytes(weights)
+    if not isinstance(description, str):
+        sha256 = hashlib.sha256(weights).hexdigest()
+        description = json.dumps({"schema": 1, "sha256": sha256, **(description or {})})
+    (folder / "model.json").write_text(description)
+
+
+@pytest.mark.parametrize(
+    ("header", "description", "message"),
+    [
+        ("[1]", None, "is not a safetensors file of setrep"),
+        ("3", None, "is not a safetensors file of setrep"),
+        ("[" * 100_000, None, "is not a safetensors file of setrep"),
+        ("{}", "[" * 100_000, "is damaged: it is not JSON"),
+        ("{}", json.dumps({"schema": "x" * 100_000}), "is of schema 'xxx"),
+    ],
+    ids=["a list", "a number", "a deep header", "a deep description", "a long schema"],
+)
+def test_tampered_headers_are_refused_in_one_short_line(header, description, message, tmp_path):
+    write_tampered(tmp_path, header, description)
+    with pytest.raises(InputError, match=message) as caught:
+        SetEncoder.from_pretrained(tmp_path)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"item_format": {"channels": "x"}}, "channels of a format of vectors must be"),
+        ({"item_format": {"channels": 10**30}}, "channels of a format of vectors must be"),
+        ({"item_format": {"kind": "bogus", "size": -1}}, "not 'bogus'"),
+        ({"item_format": {"size": -1}}, "size of a format of vectors must be"),
+        ({"item_format": {"is_inverted": "yes"}}, "is_inverted must be"),
+        ({"encoder": {"projection_dim": 10**11}}, "projection_dim"),
+        ({"encoder": {"projection_dim": -1}}, "projection_dim"),
+        ({"encoder": {"name": "bogus"}}, "bogus"),
+        ({"aggregator": "bogus"}, "bogus"),
+        ({"aggregator": ["centroid"]}, "aggregator is no name but list"),
+        ({"metadata": "x"}, "metadata are no mapping but str"),
+    ],
+)
+def test_tampered_settings_are_refused_in_one_line(changes, message, tmp_path):
+    description: dict = {
+        "encoder": {"name": "identity", "projection": "linear", "projection_dim": 3},
+        "aggregator": "centroid",
+        "item_format": {"kind": "vector", "channels": 4, "size": 1},
+        "metadata": {},
+    }
+    for key, value in changes.items():
+        is_section = isinstance(value, dict)
+        description[key] = {**description[key], **value} if is_section else value
+    write_tampered(tmp_path, json.dumps(description), description)
+    with pytest.raises(InputError, match=f"cannot build.*{message}") as caught:
+        SetEncoder.from_pretrained(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (("bogus", 1, 8), "'image' or a 'vector', not 'bogus'"),
+        ((["image"], 1, 8), "'image' or a 'vector'"),
+        (("image", 0, 8), "channels .* from 1 to .* not 0"),
+        (("image", 1, -1), "size .* from 1 to .* not -1"),
+        (("image", 1, 10**9), "size .* not 1000000000"),
+        (("image", True, 8), "channels .* not True"),
+        (("image", 1, 8.0), "size .* not 8.0"),
+        (("image", 1, "8" * 10_000), "size .* not '888"),
+        (("vector", 5, 2), "size .* from 1 to 1, not 2"),
+        (("image", 1, 8, 1), "is_inverted must be true or false, not 1"),
+    ],
+)
+def test_a_format_that_no_item_has_is_refused(values, message):
+    with pytest.raises(InputError, match=message) as caught:
+        ItemFormat(*values)
+    assert len(str(caught.value)) < 200
+
+
+def number_of_a_dead_process() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def test_the_next_save_removes_what_killed_ones_left_and_nothing_else(model, tmp_path):
+    dead, own = number_of_a_dead_process(), os.getpid()
+    left = [f".model.safetensors.{dead}.tmp", f".model.json.{dead}.tmp"]
+    others = [
+        *(f".model.safetensors.{os.getppid()}.tmp", f".other.{dead}.tmp", ".model.json.tmp"),
+        *(f"model.json.{dead}.tmp", f".model.json.{dead}.tmp~", ".model.json.x1.tmp"),
+    ]
+    for name in (*left, *others, f".model.json.{own}.tmp"):
+        (tmp_path / name).write_text("part")
+    model.save_pretrained(tmp_path)
+    found = sorted(path.name for path in tmp_path.iterdir())
+    assert found == sorted([*others, "model.json", "model.safetensors"])
+
+
+def test_a_save_that_is_killed_leaves_nothing_after_the_next(model, tmp_path):
+    kill = "os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)"
+    write = "replace_files(pathlib.Path(sys.argv[1]), {'model.safetensors': b'x'})"
+    code = (
+        f"import os, pathlib, signal, sys\nfrom setrep.set_encoder.files import *\n{kill}\n{write}"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False, timeout=120)
+    assert len(list(tmp_path.iterdir())) == 1
+    model.save_pretrained(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.json", "model.safetensors"]
 
 
 def test_a_failed_save_leaves_the_earlier_model(tmp_path, monkeypatch):

@@ -39,7 +39,7 @@ def method(start_step: int) -> SupervisedMethod:
     )
 
 
-def test_mining_begins_at_its_step_and_every_valid_triplet_counts_before_it() -> None:
+def test_mining_begins_at_its_step_after_every_triplet_of_the_own_collection() -> None:
     counts, losses = [], []
     tried = method(start_step=2)
     for step in range(4):
@@ -48,9 +48,10 @@ def test_mining_begins_at_its_step_and_every_valid_triplet_counts_before_it() ->
         counts.append(int(metrics["num_triplets"]))
         losses.append(float(loss))
     items, labels = batch().views[0], LABELS
-    every = float(TripletMarginLoss(1.0)(items, labels))
+    own = TripletMarginLoss(1.0, positives="same_collection")
+    every = float(own(items, labels, collections=COLLECTIONS))
     mined = float(TripletMarginLoss(1.0)(items, labels, HardNegativeMiner()(items, labels)))
-    assert counts == [12 * 3 * 8, 12 * 3 * 8, 12 * 3, 12 * 3]
+    assert counts == [12 * 1 * 8, 12 * 1 * 8, 12 * 3, 12 * 3]
     assert losses == pytest.approx([every, every, mined, mined])
     assert every != pytest.approx(mined)
 
@@ -59,7 +60,7 @@ def test_a_continued_run_begins_to_mine_where_an_unbroken_one_does() -> None:
     first, second = method(start_step=3), method(start_step=3)
     first.after_step(1)
     second.load_state_dict(first.state_dict())
-    assert int(second.step(batch())[1]["num_triplets"]) == 12 * 3 * 8
+    assert int(second.step(batch())[1]["num_triplets"]) == 12 * 1 * 8
     second.after_step(2)
     assert int(second.step(batch())[1]["num_triplets"]) == 12 * 3
 
@@ -71,7 +72,7 @@ def test_without_a_start_step_mining_begins_at_once() -> None:
 @pytest.mark.parametrize(
     ("positives", "per_anchor"), [("any", 3), ("same_collection", 1), ("cross_collection", 2)]
 )
-def test_positives_of_a_run_hold_before_and_after_mining_begins(
+def test_a_run_mines_the_positives_it_names_once_mining_begins(
     positives: str, per_anchor: int
 ) -> None:
     config = resolve(
@@ -82,7 +83,7 @@ def test_positives_of_a_run_hold_before_and_after_mining_begins(
         }
     )
     tried = build_supervised(config, VECTORS)
-    assert int(tried.step(batch())[1]["num_triplets"]) == 12 * per_anchor * 8
+    assert int(tried.step(batch())[1]["num_triplets"]) == 12 * 1 * 8
     tried.after_step(0)
     assert int(tried.step(batch())[1]["num_triplets"]) == 12 * per_anchor
 

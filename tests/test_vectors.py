@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -119,4 +121,68 @@ def test_pickled_arrays_are_not_loaded(tmp_path):
 
     traps = np.array([Trap()] * 40, dtype=object)
     path = write_vectors(tmp_path / "points.npz", labels=traps)
-    assert "allow_pickle=False" in refusal(path)
+    assert "is not an .npz of plain arrays" in refusal(path)
+
+
+def write_members(path, compression=zipfile.ZIP_DEFLATED, **contents):
+    """Write an `.npz` of the arrays of `write_vectors`, some members replaced by these bytes."""
+    write_vectors(path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    members |= {f"{name}.npy": content for name, content in contents.items()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def npy(shape, dtype="<f4", content=b""):
+    """Return a file of one array that claims this shape."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": dtype, "fortran_order": False, "shape": shape}
+    )
+    return file.getvalue() + content
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(np.lib.format, "read_array", lambda *_, **__: pytest.fail("was read"))
+    path = write_members(tmp_path / "b.npz", values=npy((40, 200_000), content=bytes(32_000_000)))
+    assert "its member 'values.npy' would unpack" in refusal(path)
+    path = write_members(tmp_path / "b.npz", other=bytes(32_000_000))
+    assert "its member 'other.npy' would unpack" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"values": npy((40, 10**12))},
+        {"values": npy((40, 3), content=bytes(479))},
+        {"values": npy((40, 3), content=bytes(481))},
+        {"values": npy((-40, -3), content=bytes(480))},
+        {"labels": npy((40,), "<U500000000")},
+        {"labels": npy((40,), "<i8", bytes(319))},
+        {"labels": npy((40,), "|O", bytes(320))},
+        {"values": b"\x93NUMPY\x03\x00"},
+        {"values": b"\x93NUMPY\x01\x00\x04\x00{(3L"},
+        {"values": b""},
+    ],
+)
+def test_an_array_that_claims_more_than_it_has_is_refused_unread(changed, tmp_path, monkeypatch):
+    monkeypatch.setattr(np.lib.format, "read_array", lambda *_, **__: pytest.fail("was read"))
+    path = write_members(tmp_path / "points.npz", **changed)
+    assert "is not an .npz of plain arrays" in refusal(path)
+
+
+def test_labels_of_no_bytes_are_refused_by_their_number(tmp_path):
+    path = write_members(tmp_path / "points.npz", labels=npy((10**12,), "<U0"))
+    assert "labels must be 40 whole numbers or strings" in refusal(path)
+
+
+def test_values_in_the_order_of_fortran_and_of_other_widths_are_the_same(tmp_path):
+    values = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float16)
+    expected = load_vectors(write_vectors(tmp_path / "a.npz", values=values.astype(np.float32)))
+    for number, form in enumerate([values, np.asfortranarray(values), values.astype(">f8")]):
+        found = load_vectors(write_vectors(tmp_path / f"{number}.npz", values=form))
+        assert found.items.dtype == np.float32
+        assert np.array_equal(found.items, expected.items)

@@ -16,6 +16,7 @@ from setrep.errors import InputError
 app = typer.Typer(
     help="Learn, verify and search representations of collections.",
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

@@ -83,3 +83,5 @@ def show_evaluation(evaluation: Any, as_json: bool) -> None:
         print(write(evaluation), end="")
     else:
         tables.print_table(tables.evaluation_table(evaluation))
+        if found := tables.verdict(evaluation):
+            print(found)

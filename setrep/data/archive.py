@@ -88,7 +88,7 @@ def open_archive(path: str | Path, limits: ArchiveLimits | None = None) -> Archi
     path, limits = Path(path), limits or ArchiveLimits()
     try:
         kind = _kind(path)
-        names = _admit(path, MEMBERS[kind](path, limits), limits)
+        names = admit(path, MEMBERS[kind](path, limits), limits)
     except InputError:
         raise
     except BROKEN as error:
@@ -107,7 +107,7 @@ def _kind(path: Path) -> Literal["directory", "zip", "tar"]:
         return "zip" if file.read(2) == b"PK" else "tar"
 
 
-def _admit(path: Path, members: Iterable[Member], limits: ArchiveLimits) -> list[str]:
+def admit(path: Path, members: Iterable[Member], limits: ArchiveLimits) -> list[str]:
     """Check members one by one, so that a bomb is refused before it is unpacked to its end."""
     names: set[str] = set()
     total, packed = 0, max(1, path.stat().st_size)

@@ -70,6 +70,12 @@ def read_integers(name: str, values: ArrayLike, length: int | None = None) -> ND
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer) or is_wrong_length:
         wanted = "one integer for each item" + ("" if length is None else f" ({length} items)")
         raise InputError(f"{name} must be {wanted}, not {array.dtype} of shape {array.shape}.")
+    largest = np.iinfo(np.int64).max
+    if array.size and array.max() > largest:
+        raise InputError(
+            f"{name} must be integers up to {largest}, but position {array.argmax()} holds "
+            f"{array.max()}. Number them from 0: np.unique({name}, return_inverse=True)[1]."
+        )
     return array.astype(np.int64)
 
 

@@ -67,8 +67,8 @@ def load_one_shot(path: str | Path) -> OneShotTask:
     archive = open_archive(path)
     folders = [name.removesuffix(LABELS) for name in archive.names if _is_labels(name)]
     if not folders:
-        inside = [Path(path) / name for name in archive.names if name.lower().endswith(".zip")]
-        hint = f" Name an archive in it, as {inside[0]}." if inside else ""
+        zips = [Path(path) / name for name in archive.names if name.lower().endswith(".zip")]
+        hint = f" Name an archive in it, as {zips[0]}." if zips else ""
         raise InputError(
             f"{archive.path} holds no one-shot runs; expected run01/{LABELS}, run01/training/* "
             f"and run01/test/*, and so on.{hint}"

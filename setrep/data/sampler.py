@@ -33,6 +33,7 @@ class EpisodeSampler:
 
     Use it as the `batch_sampler` of a DataLoader. An episode depends on nothing but the data, the
     settings and `(seed, epoch, rank, world_size)`, so any number of workers sees the same ones.
+    Ranks draw for themselves: an item may be in a collection of each of two ranks.
     Iteration starts at the epoch's first episode, or after `load_state_dict` at the position
     loaded; when the epoch has been drawn to its end, the next iteration starts at the first again.
     The epoch changes only through `set_epoch`, which also goes back to the first episode.
@@ -168,7 +169,7 @@ class EpisodeSampler:
             logger.warning("%s; dropped, for an episode needs %s of a class.", found, needed)
         elif not is_enough:
             raise InputError(
-                f"An episode needs {self.classes_per_episode} classes, but there are "
-                f"{len(pools)}. Lower classes_per_episode."
+                f"An episode needs {self.classes_per_episode} classes, but there are {len(pools)} "
+                f"to train on, beside those held out. Lower classes_per_episode."
             )
         return small

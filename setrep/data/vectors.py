@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import zipfile
 from pathlib import Path
+from tokenize import TokenError
+from typing import NamedTuple
+from zipfile import ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from setrep.data.archive_kinds import BROKEN, one_line
+from setrep.data.archive import admit
+from setrep.data.archive_kinds import BROKEN, MEMBERS, ArchiveLimits, one_line
 from setrep.data.dataset import ItemDataset, ItemFormat
 from setrep.data.request import SPLITS, DatasetInfo, DatasetRequest
 from setrep.data.splits import number_names, split_labels, take_rows
@@ -22,6 +28,19 @@ INFO = DatasetInfo(
     subsets=("full",),
     needs="--data-root FILE.npz; the labels are split by split_seed",
 )
+NAMES = ("values", "labels", "keys")
+LIMITS = ArchiveLimits(member_bytes=2**36)  # one member is a whole data set here, not one image
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+class Header(NamedTuple):
+    """What an array says of itself before it is read."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
 
 
 def load(request: DatasetRequest) -> ItemDataset:
@@ -30,7 +49,6 @@ def load(request: DatasetRequest) -> ItemDataset:
     if path is None:
         raise InputError("The data set 'vectors' needs a file. Name it with --data-root FILE.npz.")
     arrays = _read(path)
-    _check(path, arrays)
     labels = [str(label) for label in arrays["labels"]]
     parts = split_labels(labels, request, "label")
     chosen = set(parts[request.split])
@@ -40,7 +58,7 @@ def load(request: DatasetRequest) -> ItemDataset:
     return ItemDataset(
         name="vectors",
         split=request.split,
-        items=take_rows(arrays["values"].astype(np.float32), rows),
+        items=take_rows(arrays["values"], rows),
         labels=numbers,
         label_names=label_names,
         item_format=ItemFormat("vector", arrays["values"].shape[1], 1),
@@ -53,40 +71,68 @@ def load(request: DatasetRequest) -> ItemDataset:
 
 
 def _read(path: Path) -> dict[str, NDArray[np.generic]]:
+    """Read the arrays after their headers were checked; values become float32, once."""
+    arrays: dict[str, NDArray[np.generic]] = {}
     try:
-        # Opened here, because numpy leaves a file open that it cannot read.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return {name: file[name] for name in ("values", "labels", "keys") if name in file}
-    except (*BROKEN, MemoryError, KeyError, TypeError, AttributeError) as error:
+        with zipfile.ZipFile(path) as archive:
+            admit(path, MEMBERS["zip"](path, LIMITS), LIMITS)
+            found = [name for name in NAMES if f"{name}.npy" in archive.namelist()]
+            _check_headers(path, {name: _header(archive, name) for name in found})
+            for name in found:
+                with archive.open(f"{name}.npy") as member:
+                    array = np.lib.format.read_array(member, allow_pickle=False)
+                arrays[name] = _as_float32(path, array) if name == "values" else array
+    except InputError:
+        raise
+    except (*BROKEN, MemoryError, LookupError, TypeError, AttributeError, TokenError) as error:
         why = f" ({one_line(error)})" if isinstance(error, OSError) else ""
         raise InputError(
             f"{path} is not an .npz of plain arrays named values, labels and keys{why}."
         ) from error
+    return arrays
 
 
-def _check(path: Path, arrays: dict[str, NDArray[np.generic]]) -> None:
+def _header(archive: ZipFile, name: str) -> Header:
+    """Read what an array says of itself; no more bytes are believed than the member has."""
+    info = archive.getinfo(f"{name}.npy")
+    with archive.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        shape, _, dtype = HEADERS[version](member)
+        has_all = info.file_size - member.tell() == math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or min(shape, default=0) < 0 or not has_all:
+        raise ValueError("holds objects, or another number of bytes than its header says")
+    return Header(shape, dtype)
+
+
+def _check_headers(path: Path, headers: dict[str, Header]) -> None:
     for name in ("values", "labels"):
-        if name not in arrays:
-            raise InputError(f"{path} has no array '{name}'; found {', '.join(arrays) or 'none'}.")
-    values = arrays["values"]
-    if values.ndim != 2 or values.dtype.kind != "f" or 0 in values.shape:
+        if name not in headers:
+            raise InputError(f"{path} has no array '{name}'; found {', '.join(headers) or 'none'}.")
+    values = headers["values"]
+    if len(values.shape) != 2 or values.dtype.kind != "f" or 0 in values.shape:
         raise InputError(
             f"{path}: values must be floats of shape [N, D], not {values.dtype} {values.shape}."
         )
-    for name in sorted(arrays.keys() - {"values"}):
-        if arrays[name].shape != (len(values),) or arrays[name].dtype.kind not in "iuU":
+    for name in sorted(headers.keys() - {"values"}):
+        shape, dtype = headers[name]
+        if shape != values.shape[:1] or dtype.kind not in "iuU":
             raise InputError(
-                f"{path}: {name} must be {len(values)} whole numbers or strings, one for each "
-                f"vector, not {arrays[name].dtype} {arrays[name].shape}."
+                f"{path}: {name} must be {values.shape[0]} whole numbers or strings, one for each "
+                f"vector, not {dtype} {shape}."
             )
+
+
+def _as_float32(path: Path, values: NDArray[np.generic]) -> NDArray[np.float32]:
     # Checked after the cast, which turns what float32 cannot hold into infinity.
     with np.errstate(over="ignore"):
-        is_finite = np.isfinite(values.astype(np.float32)).all(axis=1)
+        cast = values.astype(np.float32, copy=False)
+    is_finite = np.isfinite(cast).all(axis=1)
     if not is_finite.all():
         raise InputError(
             f"{path}: row {int(np.flatnonzero(~is_finite)[0])} of values is not finite in float32 "
             f"({int((~is_finite).sum())} such rows). Remove them."
         )
+    return cast
 
 
 def _keys(

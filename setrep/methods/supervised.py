@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from setrep import distributed
 from setrep.data.batch import Batch
 from setrep.encoders import ItemEncoder
+from setrep.functional import all_triplets
 from setrep.losses.supcon import SupConLoss
 from setrep.losses.triplet import TripletMarginLoss
 from setrep.methods.method import Method
@@ -18,9 +19,10 @@ from setrep.miners import Miner
 class SupervisedMethod(Method):
     """Train items so that those of one label lie together (Karimov 2024, instance level).
 
-    Mining begins at step `start_step`; until then every valid triplet counts. The hardest negatives
-    draw a random network into one point (Schroff et al. 2015, section 3.2), one that has begun to
-    learn much less. Under several processes the loss is that of the whole batch, on every rank.
+    Mining begins at step `start_step`; until then every valid triplet with a positive of its own
+    collection counts. The hardest negatives draw a random network into one point (Schroff et al.
+    2015, section 3.2); one that can tell collections apart goes on learning from them.
+    Under several processes the loss is that of the whole batch, on every rank.
     """
 
     steps_done: Int64[Tensor, ""]
@@ -51,7 +53,10 @@ class SupervisedMethod(Method):
         num_collections = int(batch.collections.max()) + 1  # ranks number theirs from 0 each
         own = batch.collections + distributed.rank() * num_collections
         collections = distributed.gather(own)
-        if self.miner is None or (self.start_step and int(self.steps_done) < self.start_step):
+        if self.start_step and int(self.steps_done) < self.start_step:
+            easy = all_triplets(labels, collections, "same_collection")
+            loss, metrics = self.loss.with_metrics(embeddings, labels, easy)
+        elif self.miner is None:
             loss, metrics = self.loss.with_metrics(embeddings, labels, collections=collections)
         else:
             triplets = self.miner(embeddings, labels, collections)

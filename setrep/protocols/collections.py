@@ -6,8 +6,9 @@ import logging
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from setrep.collection import CollectionBatch
 from setrep.data.collections import QueryGallery, draw_query_gallery
@@ -21,7 +22,7 @@ logger = logging.getLogger(__name__)
 Aggregator = Callable[[CollectionBatch], Float[Tensor, "collection dim"]]
 
 COLLECTIONS_AT_ONCE = 4096
-NEIGHBOURS_AT_ONCE = 4_000_000
+NEIGHBOURS_AT_ONCE = 2_000_000  # all that is kept of a chunk's neighbours: about 100 MB
 
 
 def evaluate_collections(
@@ -37,7 +38,8 @@ def evaluate_collections(
 
     Collections are compared by the Euclidean distance of their aggregated embeddings. The draw
     depends on `seed`, size and data set only, so every embedding meets the same queries. A size
-    that no label can serve is logged and has no numbers. The interval is a bootstrap over classes.
+    that no label can serve is logged and has no numbers. The interval is a bootstrap over
+    classes, none of fewer than five.
     """
     _check(embeddings, dataset, sizes)
     results = []
@@ -48,11 +50,7 @@ def evaluate_collections(
             logger.warning("Collections of size %d are not evaluated: %s", size, error)
             results.append(CollectionResult(size, 0, 0, 0, None, None, None, None))
             continue
-        is_relevant, num_relevant = search_collections(embeddings, draw, aggregator)
-        first = recall_at_k(is_relevant, 1)
-        interval = None
-        if draw.num_classes > 1:
-            interval = bootstrap_over_classes(first, draw.query_labels, num_bootstrap, seed)
+        first, fifth, precision = measure_queries(embeddings, draw, aggregator)
         results.append(
             CollectionResult(
                 size=size,
@@ -60,9 +58,11 @@ def evaluate_collections(
                 num_gallery=len(draw.gallery_labels),
                 num_classes=draw.num_classes,
                 recall_at_1=float(first.mean()),
-                recall_at_5=float(recall_at_k(is_relevant, 5).mean()),
-                map_at_r=float(map_at_r(is_relevant, num_relevant).nanmean()),
-                recall_at_1_ci95=interval,
+                recall_at_5=float(fifth.mean()),
+                map_at_r=float(precision.nanmean()),
+                recall_at_1_ci95=bootstrap_over_classes(
+                    first, draw.query_labels, num_bootstrap, seed
+                ),
             )
         )
     return results
@@ -79,47 +79,92 @@ def paired_difference(
     seed: int,
     num_bootstrap: int = 1000,
 ) -> PairedDifference:
-    """Recall@1 of `embeddings` minus that of `other`, on the same queries and galleries.
+    """Collection recall@1 of `embeddings` minus that of `other`, on the same queries and galleries.
 
     The 95 % interval resamples classes; above 0 throughout, `embeddings` are better. `other` goes
     through `other_aggregator`, or the same one where that fits both.
 
     Raises:
-        InputError: no label can serve the size, or only one can.
+        InputError: no label can serve the size.
     """
     _check(embeddings, dataset, [size])
     _check(other, dataset, [size])
     draw = draw_query_gallery(dataset, size, seed=seed)
-    sides = ((embeddings, aggregator), (other, other_aggregator or aggregator))
-    ours, theirs = (recall_at_k(search_collections(x, draw, by)[0], 1) for x, by in sides)
-    difference = ours - theirs
-    return PairedDifference(
-        size=size,
-        num_queries=len(difference),
-        num_classes=draw.num_classes,
-        difference=float(difference.mean()),
-        ci95=bootstrap_over_classes(difference, draw.query_labels, num_bootstrap, seed),
-    )
+    ours = measure_queries(embeddings, draw, aggregator)[0]
+    theirs = measure_queries(other, draw, other_aggregator or aggregator)[0]
+    return _paired(ours - theirs, draw.query_labels, size, num_bootstrap, seed)
+
+
+def paired_item_difference(
+    embeddings: Float[Tensor, "item dim"],
+    other: Float[Tensor, "item other_dim"],
+    dataset: ItemDataset,
+    *,
+    seed: int,
+    num_bootstrap: int = 1000,
+) -> PairedDifference:
+    """Item recall@1 of `embeddings` minus that of `other`, each item against all others.
+
+    By cosine similarity, as `evaluate_items`; the interval is that of `paired_difference`.
+    """
+    _check(embeddings, dataset, [])
+    _check(other, dataset, [])
+    labels = torch.from_numpy(dataset.labels)
+    ours, theirs = (_has_right_neighbour(values, labels) for values in (embeddings, other))
+    return _paired(ours - theirs, labels, None, num_bootstrap, seed)
 
 
 @torch.no_grad()
-def search_collections(
+def measure_queries(
     embeddings: Float[Tensor, "item dim"], draw: QueryGallery, aggregator: Aggregator
-) -> tuple[Bool[Tensor, "query neighbour"], Int64[Tensor, " query"]]:
-    """Return which neighbours of each query are relevant, and how many there are to find."""
+) -> tuple[Float[Tensor, " query"], Float[Tensor, " query"], Float[Tensor, " query"]]:
+    """Return recall@1, recall@5 and MAP@R of each query collection.
+
+    Neighbours are reduced a chunk of queries at a time: natural collections can have thousands of
+    relevant ones, and all of all queries fit no memory.
+    """
     queries = _aggregate(embeddings, draw.query_items, draw.query_offsets, aggregator)
     gallery = _aggregate(embeddings, draw.gallery_items, draw.gallery_offsets, aggregator)
     labels, counts = torch.unique(draw.gallery_labels, return_counts=True)
     num_relevant = counts[torch.searchsorted(labels, draw.query_labels)]
     k = min(max(5, int(num_relevant.max())), len(gallery))
     chunk = max(1, NEIGHBOURS_AT_ONCE // k)
-    found = [
-        draw.gallery_labels[
-            top_k(queries[at : at + chunk], gallery, k, metric="euclidean")[1].cpu()
-        ]
-        for at in range(0, len(queries), chunk)
-    ]
-    return torch.cat(found) == draw.query_labels.unsqueeze(1), num_relevant
+    firsts, fifths, precisions = [], [], []
+    for at in range(0, len(queries), chunk):
+        of = slice(at, at + chunk)
+        index = top_k(queries[of], gallery, k, metric="euclidean")[1].cpu()
+        is_relevant = draw.gallery_labels[index] == draw.query_labels[of].unsqueeze(1)
+        firsts.append(recall_at_k(is_relevant, 1))
+        fifths.append(recall_at_k(is_relevant, 5))
+        precisions.append(map_at_r(is_relevant, num_relevant[of]))
+    return torch.cat(firsts), torch.cat(fifths), torch.cat(precisions)
+
+
+@torch.no_grad()
+def _has_right_neighbour(
+    embeddings: Float[Tensor, "item dim"], labels: Int64[Tensor, " item"]
+) -> Float[Tensor, " item"]:
+    """1 for an item whose nearest other item has its label, else 0."""
+    unit = normalize(embeddings.float())
+    nearest, second = top_k(unit, unit, 2)[1].cpu().unbind(dim=1)
+    return (labels[nearest.where(nearest != torch.arange(len(unit)), second)] == labels).double()
+
+
+def _paired(
+    difference: Float[Tensor, " query"],
+    labels: Int64[Tensor, " query"],
+    size: int | None,
+    num_bootstrap: int,
+    seed: int,
+) -> PairedDifference:
+    """Average the differences of all queries, with their interval over classes."""
+    return PairedDifference(
+        size=size,
+        num_queries=len(difference),
+        num_classes=len(torch.unique(labels)),
+        difference=float(difference.mean()),
+        ci95=bootstrap_over_classes(difference, labels, num_bootstrap, seed),
+    )
 
 
 def _aggregate(

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from setrep.errors import InputError
+from setrep.functional import at_least_float32
 from setrep.index import top_k
 from setrep.metrics import (
     class_means,
@@ -52,9 +53,9 @@ def evaluate_items(
     joined = torch.cat([bank_labels, labels]).to(embeddings.device)
     numbers = torch.unique(joined, return_inverse=True)[1]
     rank, first, precision = _measure(
-        normalize(embeddings.float()),
+        _unit_length(embeddings),
         numbers[len(bank) :],
-        None if is_leave_one_out else normalize(bank.float()),
+        None if is_leave_one_out else _unit_length(bank),
         numbers[: len(bank)],
         knn_k,
         knn_temperature,
@@ -72,6 +73,13 @@ def evaluate_items(
         recall_at_1=float(first.mean()),
         map_at_r=None if bool(precision.isnan().all()) else float(precision.nanmean()),
     )
+
+
+def _unit_length(embeddings: Tensor) -> Tensor:
+    """Divide by the largest coordinate first, since squares of tiny or huge ones leave float32."""
+    wide = at_least_float32(embeddings)
+    largest = wide.abs().amax(dim=1, keepdim=True)
+    return normalize((wide / largest.masked_fill(largest == 0, 1)).float())
 
 
 def _measure(

@@ -36,18 +36,18 @@ class CollectionResult:
     recall_at_1: float | None
     recall_at_5: float | None
     map_at_r: float | None
-    recall_at_1_ci95: tuple[float, float] | None  # none with fewer than two classes
+    recall_at_1_ci95: tuple[float, float] | None  # none with fewer than five classes
 
 
 @dataclass(frozen=True)
 class PairedDifference:
     """Recall@1 of one embedding minus that of another, on the same queries and galleries."""
 
-    size: int
+    size: int | None  # of the collections; none for items
     num_queries: int
     num_classes: int
     difference: float
-    ci95: tuple[float, float]
+    ci95: tuple[float, float] | None  # none with fewer than five classes
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -43,6 +45,25 @@ def load_task(config: Config, dataset: ItemDataset) -> OneShotTask | None:
     return load_one_shot(path)
 
 
+@contextmanager
+def said_once(name: str) -> Iterator[None]:
+    """Log each message of a module once."""
+    seen: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        is_first = text not in seen
+        seen.add(text)
+        return is_first
+
+    logger = logging.getLogger(name)
+    logger.addFilter(is_new)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_new)
+
+
 def evaluate_set_encoder(
     set_encoder: SetEncoder,
     untrained: SetEncoder | None,
@@ -67,13 +88,14 @@ def evaluate_set_encoder(
             one_shot=task,
         )
 
-    learned = scores(set_encoder.encode, set_encoder.aggregator)
     baselines = None
-    if settings.baselines:
-        width = pixel_embeddings(dataset.gather([0])).shape[1]
-        pixels = scores(pixel_embeddings, build_aggregator("centroid", width))
-        before = scores(untrained.encode, untrained.aggregator) if untrained else None
-        baselines = Baselines(pixels, before)
+    with said_once("setrep.protocols.collections"):  # all embeddings meet the same collections
+        learned = scores(set_encoder.encode, set_encoder.aggregator)
+        if settings.baselines:
+            width = pixel_embeddings(dataset.gather([0])).shape[1]
+            pixels = scores(pixel_embeddings, build_aggregator("centroid", width))
+            before = scores(untrained.encode, untrained.aggregator) if untrained else None
+            baselines = Baselines(pixels, before)
     sizes = [found.size for found in learned.collections if found.num_classes > 1]
     summary = bounds_summary(dataset, set_encoder, sizes, config)
     return Evaluation(

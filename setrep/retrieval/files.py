@@ -9,8 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import reprlib
 import secrets
 import shutil
+import tokenize
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +23,9 @@ from numpy.typing import NDArray
 
 from setrep import __version__
 from setrep.errors import InputError
+from setrep.index.search import LARGEST_VALUE
 from setrep.set_encoder import SetEncoder
+from setrep.set_encoder.files import sweep
 
 FORMAT = "setrep.CollectionIndex"
 SCHEMA = 1
@@ -28,7 +33,21 @@ MANIFEST = "manifest.json"
 EMBEDDINGS = "embeddings.npy"
 COLLECTIONS = "collections.json"
 ENCODER = "encoder"
+COLUMNS = ("ids", "labels", "metadata")
 ENCODER_FILES = (f"{ENCODER}/model.safetensors", f"{ENCODER}/model.json")
+# What reading a tampered manifest, array or table raises.
+DAMAGE = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    EOFError,
+    MemoryError,
+    RecursionError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+)
 
 
 class Contents(NamedTuple):
@@ -51,6 +70,7 @@ def write_index(directory: Path, contents: Contents) -> None:
     try:
         refuse_to_replace(target)
         staged.mkdir(parents=True)
+        sweep(target.parent, f".{target.name}.setrep-new-")
         write_contents(staged, contents)
         move_into_place(staged, target)
     except OSError as error:
@@ -131,7 +151,7 @@ def is_index(folder: Path) -> bool:
     """Say whether a directory was written by this module."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(manifest, dict) and manifest.get("format") == FORMAT
 
@@ -152,7 +172,7 @@ def read_index(directory: Path) -> Contents:
         raise
     except OSError as error:
         raise InputError(f"Cannot read {error.filename}: {error.strerror}.") from error
-    except (KeyError, TypeError, ValueError) as error:
+    except DAMAGE as error:
         raise InputError(f"The index {folder} is damaged: build it again.") from error
 
 
@@ -163,15 +183,34 @@ def read_contents(folder: Path, manifest: dict[str, Any]) -> Contents:
         if digest(folder / name) != manifest["sha256"][name]:
             raise InputError(f"{folder / name} is damaged: build the index again.")
     # Copy-on-write, because torch warns of read-only arrays; nothing is ever written to it.
-    embeddings = np.load(folder / EMBEDDINGS, mmap_mode="c", allow_pickle=False)
+    embeddings = np.lib.format.open_memmap(folder / EMBEDDINGS, mode="c")  # never a pickle
     rows = json.loads((folder / COLLECTIONS).read_bytes())
-    expected = (manifest["num_collections"], manifest["dim"])
-    if embeddings.shape != expected or embeddings.dtype != np.float32:
-        raise InputError(f"{folder / MANIFEST} does not fit {EMBEDDINGS}: build the index again.")
+    check_contents(folder, manifest, embeddings, rows)
     if has_encoder and manifest["sha256"][ENCODER_FILES[0]] != fingerprint:
         raise InputError(f"{folder / MANIFEST} names another model than the index holds.")
     set_encoder = SetEncoder.from_pretrained(folder / ENCODER) if has_encoder else None
     return Contents(embeddings, rows, set_encoder, fingerprint)
+
+
+def check_contents(
+    folder: Path,
+    manifest: dict[str, Any],
+    embeddings: Float[NDArray[np.float32], "collection dim"],
+    rows: dict[str, Any],
+) -> None:
+    """Refuse files that do not fit one another, although their checksums are right."""
+    expected = (manifest["num_collections"], manifest["dim"])
+    if embeddings.shape != expected or embeddings.dtype != np.float32 or embeddings.size == 0:
+        raise InputError(f"{folder / MANIFEST} does not fit {EMBEDDINGS}: build the index again.")
+    # False for NaN, too; the least and the largest need no copy of what is mapped.
+    with np.errstate(invalid="ignore"):
+        is_finite = -LARGEST_VALUE < embeddings.min() <= embeddings.max() < LARGEST_VALUE
+    if not is_finite:
+        raise InputError(f"{folder / EMBEDDINGS} holds NaN or huge values: build the index again.")
+    if not all(isinstance(rows[name], list) for name in COLUMNS):
+        raise InputError(f"{folder / COLLECTIONS} holds no lists: build the index again.")
+    if not isinstance(manifest["fingerprint"], str | None):
+        raise InputError(f"{folder / MANIFEST} has a fingerprint that is no text: build it again.")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -183,7 +222,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())
     if manifest.get("schema") != SCHEMA:
         raise InputError(
-            f"The index {folder} is of schema {manifest.get('schema')!r}, but setrep "
+            f"The index {folder} is of schema {reprlib.repr(manifest.get('schema'))}, but setrep "
             f"{__version__} reads schema {SCHEMA}."
         )
     return manifest

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from setrep import __version__
@@ -24,6 +23,9 @@ from setrep.encoders import ItemEncoder, build_encoder
 from setrep.errors import InputError
 from setrep.set_encoder.files import read_description, read_weights, serialise, write_model
 from setrep.set_encoder.items import Array, Item, is_item, read_items
+
+# What building a model from settings raises that do not fit; InputError is a ValueError.
+UNFIT = (KeyError, TypeError, ValueError, ArithmeticError, RuntimeError, MemoryError)
 
 
 class SetEncoder(nn.Module):
@@ -197,7 +199,7 @@ class SetEncoder(nn.Module):
         try:
             model = cls._build(description)
             model.load_state_dict(state)
-        except (KeyError, TypeError, RuntimeError, ValidationError) as error:
+        except UNFIT as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{unknown}: {reason}") from error
         return model.eval()
@@ -207,7 +209,11 @@ class SetEncoder(nn.Module):
         """Build the described model with arbitrary weights."""
         item_format = ItemFormat(**description["item_format"])
         config = EncoderConfig.model_validate(description["encoder"])
-        name = description["aggregator"]
+        name, metadata = description["aggregator"], description.get("metadata") or {}
+        if not isinstance(metadata, dict):
+            raise InputError(f"its metadata are no mapping but {type(metadata).__name__}.")
+        if not isinstance(name, str):
+            raise InputError(f"its aggregator is no name but {type(name).__name__}.")
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
             encoder = build_encoder(config, item_format)
             aggregator = build_aggregator(name, encoder.dim)
@@ -217,5 +223,5 @@ class SetEncoder(nn.Module):
             item_format=item_format,
             encoder_config=config,
             aggregator_name=name,
-            metadata=description.get("metadata"),
+            metadata=metadata,
         )

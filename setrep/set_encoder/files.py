@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import reprlib
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +63,8 @@ def replace_files(folder: Path, contents: dict[str, bytes]) -> None:
     staged = {name: folder / f".{name}.{os.getpid()}.tmp" for name in contents}
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for name in contents:
+            sweep(folder, f".{name}.", ".tmp")
         for name, content in contents.items():
             with staged[name].open("wb") as file:
                 file.write(content)
@@ -75,6 +80,32 @@ def replace_files(folder: Path, contents: dict[str, bytes]) -> None:
                 temporary.unlink()
 
 
+def sweep(folder: Path, prefix: str, suffix: str = "") -> None:
+    """Remove what processes left that were killed while they wrote: `prefix`, their number, ..."""
+    pattern = re.compile(rf"{re.escape(prefix)}(\d{{1,9}})(?:-\w+)?{re.escape(suffix)}")
+    for path in folder.iterdir():
+        match = pattern.fullmatch(path.name)
+        if match is None or is_running(int(match[1])):
+            continue
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def is_running(process: int) -> bool:
+    """Say whether a process of this number runs here; where that cannot be asked, it may."""
+    if os.name != "posix":  # elsewhere the question would end the process
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def read_description(folder: Path) -> dict[str, Any]:
     """Read `model.json`.
 
@@ -88,12 +119,13 @@ def read_description(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{folder} holds no trained model: {DESCRIPTION} cannot be read ({error.strerror})."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged: it is not JSON. Save the model again.") from error
     schema = description.get("schema") if isinstance(description, dict) else None
     if schema != SCHEMA:
         raise InputError(
-            f"{path} is of schema {schema!r}, but setrep {__version__} reads schema {SCHEMA}."
+            f"{path} is of schema {reprlib.repr(schema)}, "
+            f"but setrep {__version__} reads schema {SCHEMA}."
         )
     return dict(description)
 
@@ -119,8 +151,9 @@ def read_weights(folder: Path, description: dict[str, Any]) -> dict[str, Tensor]
         with safe_open(path, framework="pt") as file:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             settings = json.loads((file.metadata() or {}).get("setrep", "{}"))
-    except (OSError, SafetensorError, ValueError) as error:
+        is_same = all(description.get(name) == value for name, value in settings.items())
+    except (OSError, SafetensorError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is not a safetensors file of setrep.") from error
-    if not settings or any(description.get(name) != value for name, value in settings.items()):
+    if not settings or not is_same:
         raise InputError(f"{folder / DESCRIPTION} was changed: {WEIGHTS} has other settings.")
     return state

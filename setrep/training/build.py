@@ -38,7 +38,6 @@ LOSSES: dict[str, Callable[[Config], TripletMarginLoss | SupConLoss]] = {
         distance=c.loss.distance,
         soft=c.loss.soft,
         reduction=c.loss.reduction,
-        positives=c.miner.positives,
     ),
     "supcon": lambda c: SupConLoss(c.loss.temperature, positives=c.miner.positives),
 }
