@@ -41,19 +41,19 @@ def evaluation_table(result: Evaluation) -> Table:
 
 def verdict(result: Evaluation) -> str | None:
     """Say plainly which baselines the encoder does not beat."""
-    if result.baselines is None or result.items is None:
+    own = result.items.map_at_r if result.items else None
+    if result.baselines is None or own is None:
         return None
     named = {"pixels": result.baselines.pixels, "the untrained encoder": result.baselines.untrained}
     found = {name: scores.items for name, scores in named.items() if scores and scores.items}
     better = [
         f"{name} ({percent(items.map_at_r)})"
         for name, items in found.items()
-        if items.map_at_r >= result.items.map_at_r
+        if items.map_at_r is not None and items.map_at_r >= own
     ]
     if not better:
         return None
-    learned = percent(result.items.map_at_r)
-    return f"Items, MAP@R: {learned}, no better than {' and '.join(better)}."
+    return f"Items, MAP@R: {percent(own)}, no better than {' and '.join(better)}."
 
 
 def measures(scores: Scores) -> dict[str, str]:
