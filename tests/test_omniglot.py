@@ -157,7 +157,7 @@ def test_an_alphabet_of_the_subset_cannot_validate(split, root):
         ({"validation_groups": ["Deserte"]}, "no background alphabet 'Deserte'"),
         ({"validation_groups": ["Deserte"]}, "Did you mean 'Deseret'?"),
         ({"validation_groups": ["Yi"]}, "no background alphabet 'Yi'"),
-        ({"num_validation_groups": 5}, "there are 4 background alphabets"),
+        ({"num_validation_groups": 5}, "there are only 4 to choose from"),
         ({"num_validation_groups": 4}, "leaves nothing to train on"),
         ({"num_validation_groups": 1, "validation_groups": ["Cham"]}, "not both"),
         ({"split": "validation"}, "no background alphabet is held out"),

@@ -183,7 +183,7 @@ def read_contents(folder: Path, manifest: dict[str, Any]) -> Contents:
         if digest(folder / name) != manifest["sha256"][name]:
             raise InputError(f"{folder / name} is damaged: build the index again.")
     # Copy-on-write, because torch warns of read-only arrays; nothing is ever written to it.
-    embeddings = np.lib.format.open_memmap(folder / EMBEDDINGS, mode="c")  # never a pickle
+    embeddings = np.lib.format.open_memmap(folder / EMBEDDINGS, mode="c")  # of plain numbers only
     rows = json.loads((folder / COLLECTIONS).read_bytes())
     check_contents(folder, manifest, embeddings, rows)
     if has_encoder and manifest["sha256"][ENCODER_FILES[0]] != fingerprint:
