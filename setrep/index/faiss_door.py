@@ -66,7 +66,7 @@ def faiss_knn(
     k: int,
     metric: str,
 ) -> tuple[Float[Tensor, "query k"], Int64[Tensor, "query k"]]:
-    """Search float32 tensors exactly, on a GPU where FAISS has one; larger similarity is nearer."""
+    """Search float32 tensors, on a GPU where FAISS has one; larger similarity is nearer."""
     code = faiss.METRIC_INNER_PRODUCT if metric == "inner_product" else faiss.METRIC_L2
     arrays = queries.cpu().numpy(), bank.cpu().numpy()
     has_gpu = hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
