@@ -517,6 +517,8 @@ def test_a_run_stopped_by_time_says_how_to_continue_to_the_same_weights(place, t
     assert done.code == 0
     assert json.loads(done.out)["items"]
     assert "Continuing at step 2: training" in done.err
+    done = call(*shlex.split(command), cwd=tmp_path)
+    assert "Trained already. Evaluating" in done.err
     model = "model.safetensors"
     assert (tmp_path / "my run;" / model).read_bytes() == (
         place / "photos_run" / model

@@ -22,7 +22,9 @@ from setrep.data.one_shot import OneShotTask
 from setrep.encoders import build_encoder
 from setrep.errors import InputError
 from setrep.item_format import ItemFormat
+from setrep.methods.supervised import embedding_spread
 from setrep.protocols.results import OneShotResult
+from setrep.reports import runs
 from setrep.reports.evaluation import as_json, evaluate_set_encoder, load_task
 from setrep.reports.runs import untrained
 from setrep.reports.search import query_table
@@ -226,9 +228,14 @@ def test_baselines_that_are_not_beaten_are_named(evaluation):
 
 
 @pytest.mark.parametrize("num_items", [8, 900])
-def test_the_untrained_encoder_has_the_batch_statistics_of_the_held_out_items(num_items):
-    dataset = glyphs(num_items=num_items)
+def test_an_untrained_encoder_that_sees_one_point_gets_batch_statistics(num_items, monkeypatch):
+    dataset = glyphs(num_labels=3, num_items=num_items)
     config = resolve({"encoder": {"name": "convnet"}, "training": {"seed": 3}})
+    plain = build_method(config, FORMAT).encoder
+    as_it_is = untrained(config, dataset).encoder
+    torch.testing.assert_close(plain.state_dict(), as_it_is.state_dict())
+
+    monkeypatch.setattr(runs, "ONE_POINT", 10.0)  # as if a convnet were as deep as EfficientNet
     encoder = untrained(config, dataset).encoder
     sample = dataset.gather(range(0, len(dataset), max(1, len(dataset) // 1000)))
     stem = encoder.backbone.stem(sample / 255)
@@ -236,9 +243,15 @@ def test_the_untrained_encoder_has_the_batch_statistics_of_the_held_out_items(nu
     # A mean over parts is the mean over all up to the parts' unequal lengths.
     torch.testing.assert_close(norm.running_mean, stem.mean(dim=(0, 2, 3)), atol=0.01, rtol=0.01)
     torch.testing.assert_close(norm.running_var, stem.var(dim=(0, 2, 3)), atol=0.01, rtol=0.05)
-    plain = build_method(config, FORMAT).encoder
     torch.testing.assert_close(dict(plain.named_parameters()), dict(encoder.named_parameters()))
     assert untrained(resolve({"evaluation": {"baselines": False}}), dataset) is None
+
+
+@pytest.mark.slow
+def test_an_untrained_efficientnet_tells_items_apart():
+    dataset = glyphs()
+    untaught = untrained(resolve({"encoder": {"name": "efficientnet_b2"}}), dataset)
+    assert float(embedding_spread(untaught.encode(dataset.gather(range(24))))) > 0.01
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -18,6 +18,7 @@ from setrep.config import Config, DataConfig
 from setrep.data.dataset import ItemDataset
 from setrep.data.one_shot import OneShotTask
 from setrep.errors import InputError
+from setrep.methods.supervised import embedding_spread
 from setrep.protocols.baselines import embed_dataset
 from setrep.protocols.bounds import verify_bounds as verify
 from setrep.protocols.results import Evaluation
@@ -44,6 +45,8 @@ from setrep.training.run_directory import (
     write_environment,
 )
 from setrep.training.steps import forecast_seconds
+
+ONE_POINT = 1e-4  # an embedding spread that is rounding, or little more
 
 
 @dataclass(frozen=True)
@@ -83,12 +86,13 @@ def _train(config: Config, resume: bool, console: Console) -> TrainedRun:
     directory = distributed.from_rank_0(lambda: start_run(config, hardware, resume))
     note = f"{dataset.source_note}: {len(dataset)} items of {len(sampler.labels)} classes"
     console.print(note, soft_wrap=True)  # a path in one piece
-    start, steps = checkpoint_step(directory) if resume else 0, config.training.max_steps
-    if start < steps:
-        seconds = forecast_seconds(method, dataset, sampler, config, hardware) * (steps - start)
+    start = checkpoint_step(directory) if resume else 0
+    num_steps = config.training.max_steps - start
+    if num_steps:
+        seconds = forecast_seconds(method, dataset, sampler, config, hardware) * num_steps
         console.print(
             f"{f'Continuing at step {start}: t' if start else 'T'}raining {config.encoder.name} on "
-            f"{hardware.device.type} for {steps - start} steps: about {clock(seconds)}. "
+            f"{hardware.device.type} for {num_steps} steps: about {clock(seconds)}. "
             f"Run directory: {directory}",
             soft_wrap=True,
         )
@@ -96,19 +100,20 @@ def _train(config: Config, resume: bool, console: Console) -> TrainedRun:
     result = train_loop(
         method, dataset, sampler, config, hardware, directory, resume=resume, console=console
     )
-    evaluation = None
-    if distributed.rank() == 0:
-        set_encoder = set_encoder_of(result.model, config, dataset.item_format)
-        set_encoder.metadata["trained_on"] = asdict(trained_on)
-        set_encoder.save_pretrained(directory)
-        if result.reason == "finished":
-            console.print(f"Trained in {clock(time.monotonic() - began)}. Evaluating ...")
-            # What is on disk is measured, so that `setrep evaluate` gives the same numbers.
-            set_encoder = SetEncoder.from_pretrained(directory)
-            path = directory / "evaluation.json"
-            evaluation = write_evaluation(set_encoder, held_out, task, config, path)
-    is_first = distributed.rank() == 0
-    return TrainedRun(directory, result.step, result.reason, evaluation, is_first)
+    if distributed.rank() > 0:
+        return TrainedRun(directory, result.step, result.reason, None, is_first=False)
+    set_encoder = set_encoder_of(result.model, config, dataset.item_format)
+    set_encoder.metadata["trained_on"] = asdict(trained_on)
+    set_encoder.save_pretrained(directory)
+    if result.reason != "finished":
+        return TrainedRun(directory, result.step, result.reason, None)
+    done = f"Trained in {clock(time.monotonic() - began)}" if num_steps else "Trained already"
+    console.print(f"{done}. Evaluating ...")
+    # What is on disk is measured, so that `setrep evaluate` gives the same numbers.
+    set_encoder = SetEncoder.from_pretrained(directory)
+    path = directory / "evaluation.json"
+    evaluation = write_evaluation(set_encoder, held_out, task, config, path)
+    return TrainedRun(directory, result.step, result.reason, evaluation)
 
 
 def start_run(config: Config, hardware: Hardware, resume: bool) -> Path:
@@ -135,17 +140,18 @@ def write_evaluation(
 def untrained(config: Config, dataset: ItemDataset) -> SetEncoder | None:
     """Build the encoder as it was before its first step.
 
-    Its batch normalisation gets the statistics of about 1,000 held-out items, without which a deep
-    random network maps all items to nearly one point: too weak a baseline.
+    Where that maps all items to one point, as a random EfficientNet does, its batch normalisation
+    gets the statistics of about 1,000 held-out items: one point is too weak a baseline.
     """
     if not config.evaluation.baselines:
         return None
     method = build_method(config, dataset.item_format)
     sample = torch.arange(0, len(dataset), max(1, len(dataset) // 1000))
-    update_bn(
-        (dataset.gather(part) for part in sample.chunk(len(sample) // 64 + 1)), method.encoder
-    )
-    return set_encoder_of(method, config, dataset.item_format)
+    parts = sample.chunk(len(sample) // 64 + 1)
+    set_encoder = set_encoder_of(method, config, dataset.item_format)
+    if float(embedding_spread(set_encoder.encode(dataset.gather(parts[0])))) < ONE_POINT:
+        update_bn((dataset.gather(part) for part in parts), method.encoder)
+    return set_encoder
 
 
 def evaluate(
