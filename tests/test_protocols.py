@@ -506,3 +506,18 @@ def test_the_fields_of_an_evaluation_are_those_of_its_schema():
     }
     for result, names in expected.items():
         assert [field.name for field in dataclasses.fields(result)] == names.split()
+
+
+@pytest.mark.parametrize("spread", [1.0, 1e-3, 1e-5])
+def test_items_near_one_point_are_ranked_as_float64_ranks_them(spread):
+    """Lengths in float32 differ by 1e-7, cosines here by spread squared."""
+    generator = torch.Generator().manual_seed(0)
+    centre, noise = torch.randn(16, generator=generator), torch.randn(300, 16, generator=generator)
+    embeddings = torch.nn.functional.normalize(centre + spread * noise)
+    labels = torch.arange(300) % 7
+    wide = embeddings.double() / embeddings.double().norm(dim=1, keepdim=True)
+    distance = torch.stack([(wide - row).square().sum(dim=1) for row in wide])
+    distance.fill_diagonal_(torch.inf)
+    nearest = distance.argmin(dim=1)
+    expected = float((labels[nearest] == labels).double().mean())
+    assert evaluate_items(embeddings, labels).recall_at_1 == pytest.approx(expected, abs=1e-12)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from setrep.collection import CollectionBatch
 from setrep.data.collections import QueryGallery, draw_query_gallery
@@ -16,6 +15,7 @@ from setrep.data.dataset import ItemDataset
 from setrep.errors import InputError
 from setrep.index import top_k
 from setrep.metrics import bootstrap_over_classes, map_at_r, recall_at_k
+from setrep.protocols.items import unit_length
 from setrep.protocols.results import CollectionResult, PairedDifference
 
 logger = logging.getLogger(__name__)
@@ -145,8 +145,8 @@ def _has_right_neighbour(
     embeddings: Float[Tensor, "item dim"], labels: Int64[Tensor, " item"]
 ) -> Float[Tensor, " item"]:
     """1 for an item whose nearest other item has its label, else 0."""
-    unit = normalize(embeddings.float())
-    nearest, second = top_k(unit, unit, 2)[1].cpu().unbind(dim=1)
+    unit = unit_length(embeddings)
+    nearest, second = top_k(unit, unit, 2, metric="euclidean")[1].cpu().unbind(dim=1)
     return (labels[nearest.where(nearest != torch.arange(len(unit)), second)] == labels).double()
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from setrep.errors import InputError
-from setrep.functional import at_least_float32
 from setrep.index import top_k
 from setrep.metrics import (
     class_means,
@@ -53,9 +52,9 @@ def evaluate_items(
     joined = torch.cat([bank_labels, labels]).to(embeddings.device)
     numbers = torch.unique(joined, return_inverse=True)[1]
     rank, first, precision = _measure(
-        _unit_length(embeddings),
+        unit_length(embeddings),
         numbers[len(bank) :],
-        None if is_leave_one_out else _unit_length(bank),
+        None if is_leave_one_out else unit_length(bank),
         numbers[: len(bank)],
         knn_k,
         knn_temperature,
@@ -75,11 +74,14 @@ def evaluate_items(
     )
 
 
-def _unit_length(embeddings: Tensor) -> Tensor:
-    """Divide by the largest coordinate first, since squares of tiny or huge ones leave float32."""
-    wide = at_least_float32(embeddings)
+def unit_length(embeddings: Float[Tensor, "n dim"]) -> Float64[Tensor, "n dim"]:
+    """L2-normalise in float64: in float32 lengths differ by more than tight clusters do.
+
+    Divides by the largest coordinate first, since squares of tiny or huge ones underflow.
+    """
+    wide = embeddings.double()
     largest = wide.abs().amax(dim=1, keepdim=True)
-    return normalize((wide / largest.masked_fill(largest == 0, 1)).float())
+    return normalize(wide / largest.masked_fill(largest == 0, 1))
 
 
 def _measure(
@@ -99,7 +101,11 @@ def _measure(
     ranks, firsts, precisions = [], [], []
     for at in range(0, len(queries), chunk):
         of = slice(at, at + chunk)
-        similarity, index = top_k(queries[of], queries if bank is None else bank, k + is_self)
+        # The order by distance is that by cosine, d^2 = 2 - 2 cos, and has its fine differences.
+        score, index = top_k(
+            queries[of], queries if bank is None else bank, k + is_self, metric="euclidean"
+        )
+        similarity = 1 + score / 2
         if bank is None:
             similarity, index = _without_self(similarity, index, at)
         found = bank_labels[index]
