@@ -1,7 +1,7 @@
 """Keep what a finished run measured: `python -m evaluation.collect RUN NAME`.
 
-Copies `evaluation.json`, `environment.json` with the seconds of training, and `config.yaml` without
-places, to `evaluation/results/NAME/seedK/`.
+Copies `evaluation.json`, `paired.json` if it is there, `environment.json` with the seconds of
+training, and `config.yaml` without places, to `evaluation/results/NAME/seedK/`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ def main(run: Path, name: str) -> None:
     (target / "evaluation.json").write_text(json.dumps(evaluation, indent=2) + "\n")
     (target / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
     (target / "config.yaml").write_text(yaml.safe_dump(without_places(config), sort_keys=False))
+    if (run / "paired.json").exists():
+        (target / "paired.json").write_text((run / "paired.json").read_text())
     print(f"Kept {run} in {target}")
 
 
