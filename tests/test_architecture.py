@@ -18,6 +18,7 @@ LEVELS = {
     "config": 0,
     "collection": 0,
     "distributed": 0,
+    "files": 0,
     "item_format": 0,
     "functional": 1,
     "data": 2,

@@ -12,8 +12,6 @@ from setrep.training.checkpoint import (
     checkpoint_step,
     load_checkpoint,
     save_checkpoint,
-    sweep,
-    write_atomically,
 )
 
 
@@ -63,28 +61,12 @@ def test_a_failed_write_keeps_the_earlier_checkpoint_and_says_so(
     assert [p.name for p in (tmp_path / FILE).parent.iterdir()] == ["last.safetensors"]
 
 
-def test_a_failed_write_into_a_file_says_so(tmp_path: Path) -> None:
-    (tmp_path / "afile").write_text("mine")
-    with pytest.raises(InputError, match="Cannot write") as caught:
-        write_atomically(tmp_path / "afile" / "x", b"content")
-    assert "\n" not in str(caught.value)
-
-
 def test_without_a_checkpoint_a_run_is_at_step_0(tmp_path: Path) -> None:
     assert checkpoint_step(tmp_path) == 0
     with pytest.raises(InputError, match="damaged or missing"):
         load_checkpoint(tmp_path)
     save_checkpoint(tmp_path, {"step": 7})
     assert checkpoint_step(tmp_path) == 7
-
-
-def test_what_killed_writes_leave_is_swept_away_and_nothing_else(tmp_path: Path) -> None:
-    save_checkpoint(tmp_path, {"step": 7})
-    for name in (".config.yaml.7.tmp", "checkpoint/.last.safetensors.7.tmp", "my.tmp"):
-        (tmp_path / name).write_text("half")
-    sweep(tmp_path)
-    left = sorted(path.name for path in tmp_path.rglob("*") if path.is_file())
-    assert left == ["last.safetensors", "my.tmp"]
 
 
 @pytest.mark.parametrize(

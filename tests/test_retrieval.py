@@ -477,6 +477,13 @@ def test_a_set_encoder_that_changed_since_is_refused(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def nested(depth: int) -> list:
+    value: list = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
 BAD_INDEXES = {
     "no vectors": (np.zeros((0, 3)), [], {}, "at least one"),
     "one axis": (np.zeros(3), ["a", "b", "c"], {}, "shape"),
@@ -492,6 +499,12 @@ BAD_INDEXES = {
     "metadata of another type": ([[1.0]], ["a"], {"metadata": ["x"]}, "must be a dict"),
     "metadata that are not JSON": ([[1.0]], ["a"], {"metadata": [{"x": {1}}]}, "must be JSON"),
     "metadata with NaN": ([[1.0]], ["a"], {"metadata": [{"x": np.nan}]}, "must be JSON"),
+    "metadata without an end": (
+        [[1.0]],
+        ["a"],
+        {"metadata": [{"x": nested(5000)}]},
+        "must be JSON",
+    ),
 }
 
 

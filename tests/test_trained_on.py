@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -117,3 +118,17 @@ def test_a_directory_with_files_of_ones_own_is_left_alone(tmp_path: Path, name: 
         runs.train(runs.configure([{"output_dir": str(tmp_path), "training": {"max_steps": 1}}]))
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "kept", [None, [], "digits", {"dataset": "a"}, {"dataset": "a", "labels": 7}, {"x": 1}]
+)
+def test_a_tampered_list_of_trained_labels_is_refused_in_one_line(kept):
+    with pytest.raises(InputError, match="trained_on") as caught:
+        TrainedOn.from_json(kept)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_kept_is_read_back():
+    seen = TrainedOn("a", ("x", "y"))
+    assert TrainedOn.from_json(json.loads(json.dumps(asdict(seen)))) == seen

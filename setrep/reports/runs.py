@@ -18,6 +18,7 @@ from setrep.config import Config, DataConfig
 from setrep.data.dataset import ItemDataset
 from setrep.data.one_shot import OneShotTask
 from setrep.errors import InputError
+from setrep.files import write_atomically
 from setrep.methods.supervised import embedding_spread
 from setrep.protocols.baselines import embed_dataset
 from setrep.protocols.bounds import verify_bounds as verify
@@ -35,7 +36,7 @@ from setrep.training.build import (
     set_encoder_of,
     training_dataset,
 )
-from setrep.training.checkpoint import checkpoint_step, write_atomically
+from setrep.training.checkpoint import checkpoint_step
 from setrep.training.loop import train_loop
 from setrep.training.progress import clock
 from setrep.training.run_directory import (
@@ -178,7 +179,7 @@ def open_for_evaluation(
     set_encoder = SetEncoder.from_pretrained(directory)
     dataset = load_split(config.data, config.evaluation.split)
     if "trained_on" in set_encoder.metadata:
-        TrainedOn(**set_encoder.metadata["trained_on"]).refuse_shared(dataset)
+        TrainedOn.from_json(set_encoder.metadata["trained_on"]).refuse_shared(dataset)
     if dataset.item_format != set_encoder.item_format:
         raise InputError(
             f"The run {directory} takes items of {set_encoder.item_format}, "

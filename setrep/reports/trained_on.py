@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from setrep.config import Config
 from setrep.data.dataset import ItemDataset
@@ -28,6 +28,21 @@ class TrainedOn:
         if config.augmentation.rotated_classes and dataset.item_format.kind == "image":
             names = {name.rpartition("@")[0] for name in names}
         return cls(dataset.name, tuple(sorted(names)))
+
+    @classmethod
+    def from_json(cls, value: Any) -> Self:
+        """Take what `model.json` keeps.
+
+        Raises:
+            InputError: somebody changed it.
+        """
+        is_whole = isinstance(value, dict) and value.keys() == {"dataset", "labels"}
+        if not is_whole or not isinstance(value["labels"], list | tuple):
+            raise InputError(
+                "The metadata 'trained_on' of model.json is not what setrep wrote: "
+                "it needs a data set and a list of labels. Train again, or restore the file."
+            )
+        return cls(str(value["dataset"]), tuple(str(label) for label in value["labels"]))
 
     def refuse_shared(self, held_out: ItemDataset) -> None:
         """Refuse to call classes held out that were trained on.

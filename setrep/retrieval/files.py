@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from setrep import __version__
 from setrep.errors import InputError
+from setrep.files import sweep
 from setrep.index.search import LARGEST_VALUE
 from setrep.set_encoder import SetEncoder
-from setrep.set_encoder.files import sweep
 
 FORMAT = "setrep.CollectionIndex"
 SCHEMA = 1

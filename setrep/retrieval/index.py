@@ -229,5 +229,5 @@ def read_metadata(entry: dict[str, Any] | None) -> dict[str, Any] | None:
         raise InputError(f"Metadata of a collection must be a dict, not {type(entry).__name__}.")
     try:
         return dict(json.loads(json.dumps(entry, allow_nan=False)))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"Metadata of a collection must be JSON: {error}.") from error

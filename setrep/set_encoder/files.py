@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import re
 import reprlib
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from torch import Tensor
 
 from setrep import __version__
 from setrep.errors import InputError
+from setrep.files import replace_files
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
@@ -53,57 +51,9 @@ def write_model(
     }
     try:
         text = json.dumps(description, indent=2, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"The metadata of a model must be JSON: {error}.") from error
     replace_files(folder, {WEIGHTS: weights, DESCRIPTION: text.encode()})
-
-
-def replace_files(folder: Path, contents: dict[str, bytes]) -> None:
-    """Write all files under other names, force them to disk, then move them into place."""
-    staged = {name: folder / f".{name}.{os.getpid()}.tmp" for name in contents}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in contents:
-            sweep(folder, f".{name}.", ".tmp")
-        for name, content in contents.items():
-            with staged[name].open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        for name, temporary in staged.items():
-            temporary.replace(folder / name)
-    except OSError as error:
-        raise InputError(f"Cannot write the model to {folder}: {error.strerror}.") from error
-    finally:
-        for temporary in staged.values():
-            if temporary.is_file():
-                temporary.unlink()
-
-
-def sweep(folder: Path, prefix: str, suffix: str = "") -> None:
-    """Remove what processes left that were killed while they wrote: `prefix`, their number, ..."""
-    pattern = re.compile(rf"{re.escape(prefix)}(\d{{1,9}})(?:-\w+)?{re.escape(suffix)}")
-    for path in folder.iterdir():
-        match = pattern.fullmatch(path.name)
-        if match is None or is_running(int(match[1])):
-            continue
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def is_running(process: int) -> bool:
-    """Say whether a process of this number runs here; where that cannot be asked, it may."""
-    if os.name != "posix":  # elsewhere the question would end the process
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def read_description(folder: Path) -> dict[str, Any]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from setrep.errors import InputError
+from setrep.files import write_atomically
 
 FILE = "checkpoint/last.safetensors"
 # What reading a truncated or tampered checkpoint raises.
@@ -53,36 +52,6 @@ def load_checkpoint(directory: Path) -> dict[str, Any]:
 def checkpoint_step(directory: Path) -> int:
     """Return the step that a run would continue from, 0 where there is no checkpoint yet."""
     return int(load_checkpoint(directory)["step"]) if (directory / FILE).is_file() else 0
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file beside `path`, force it to disk, and move it into place.
-
-    Raises:
-        InputError: the directory cannot be written or the disk is full; `path` is untouched.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise InputError(
-            f"Cannot write {path}: {error.strerror}. What was there before is unchanged; "
-            f"free some space or choose another --output-dir."
-        ) from error
-
-
-def sweep(directory: Path) -> None:
-    """Remove what writes left behind that were killed."""
-    for place in (directory, (directory / FILE).parent):
-        for temporary in place.glob(".*.tmp"):
-            temporary.unlink(missing_ok=True)
 
 
 def _encode(value: Any, tensors: dict[str, Tensor]) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 from setrep import distributed
 from setrep.errors import InputError
-from setrep.training.checkpoint import write_atomically
+from setrep.files import write_atomically
 
 FILE = "metrics.jsonl"
 

@@ -18,7 +18,7 @@ from setrep import __version__
 from setrep.config import Config, merge, read_yaml, resolve, to_yaml
 from setrep.data.dataset import ItemDataset
 from setrep.errors import InputError
-from setrep.training.checkpoint import sweep, write_atomically
+from setrep.files import write_atomically
 
 CONFIG = "config.yaml"
 FILES = (
@@ -81,7 +81,6 @@ def open_run(config: Config, *, resume: bool) -> Path:
     else:
         refuse_taken(directory)
     write_atomically(directory / CONFIG, to_yaml(of_anywhere(config)).encode())
-    sweep(directory)
     return directory
 
 
