@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -43,6 +45,34 @@ def check_batch(
             f"positives='{positives}' needs the collection of each item, but none was given: "
             f"pass collections=, or use positives='any'."
         )
+
+
+def check_views(
+    views: Sequence[Float[Tensor, "n dim"]], labels: Int64[Tensor, " n"] | None
+) -> None:
+    """Refuse views and labels that do not belong together."""
+    shapes = [tuple(view.shape) for view in views]
+    is_usable = all(view.ndim == 2 and view.is_floating_point() for view in views)
+    if len(views) < 2 or len(set(shapes)) > 1 or not is_usable:
+        raise InputError(
+            f"A contrastive loss takes two or more views, floating-point tensors [n, dim] of one "
+            f"shape, not {', '.join(map(str, shapes)) or 'nothing'}."
+        )
+    if len(views[0]) < 2:
+        raise InputError(
+            f"A contrastive loss needs at least two items to tell apart, not {len(views[0])}."
+        )
+    if labels is not None and labels.shape != views[0].shape[:1]:
+        raise InputError(
+            f"Views of {len(views[0])} items need labels of shape ({len(views[0])},), "
+            f"not {tuple(labels.shape)}: pass one for each item."
+        )
+
+
+def check_tau_plus(tau_plus: float) -> None:
+    """Refuse a class prior that is no probability below 1."""
+    if not 0 <= tau_plus < 1:
+        raise InputError(f"tau_plus must be a probability from 0 to below 1, not {tau_plus}.")
 
 
 @torch.no_grad()
