@@ -37,6 +37,8 @@ def training_seconds(metrics: Path) -> float:
     seconds, last = 0.0, 0
     for line in metrics.read_text().splitlines():
         record = json.loads(line)
+        if "seconds_per_step" not in record:  # measured between epochs
+            continue
         seconds += record["seconds_per_step"] * (record["step"] - last)
         last = record["step"]
     return seconds

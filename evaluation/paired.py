@@ -19,7 +19,8 @@ from setrep.reports import runs
 
 def main(run: Path, data_root: str) -> None:
     """Compare items and collections of a run's held-out split with pixels and untrained."""
-    encoder, config, dataset = runs.open_for_evaluation(run, {"data": {"data_root": data_root}})
+    encoder, config, data = runs.open_for_evaluation(run, {"data": {"data_root": data_root}})
+    dataset = data.dataset
     before = runs.untrained(config, dataset)
     assert before is not None
     learned = embed_dataset(dataset, encoder.encode)

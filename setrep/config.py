@@ -1,166 +1,41 @@
-"""Every setting of a run, with its default, its limits and its check."""
+"""A complete run: its sections, the defaults of each data set, and how they are resolved."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, ValidationError, model_validator
 
 from setrep.config_files import cut, parse_override, read_yaml, shown
+from setrep.config_sections import (
+    AugmentationConfig,
+    DataConfig,
+    EncoderConfig,
+    EpisodeConfig,
+    EvaluationConfig,
+    HeadConfig,
+    LossConfig,
+    MinerConfig,
+    OptimizerConfig,
+    PathText,
+    Section,
+    TrainingConfig,
+    ViewsConfig,
+)
 from setrep.errors import InputError, nearest
 
-__all__ = ["Config", "parse_override", "read_yaml", "resolve", "to_yaml"]
-
-
-def _no_truth_value(value: Any) -> Any:
-    if isinstance(value, bool):
-        raise ValueError("write a number, not true or false.")
-    return value
-
-
-def _no_nul(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("no path can have a NUL character.")
-    return text
-
-
-def _distinct(sizes: tuple[int, ...]) -> tuple[int, ...]:
-    if len(set(sizes)) < len(sizes):
-        raise ValueError("name each size once.")
-    return sizes
-
-
-Number = BeforeValidator(_no_truth_value)  # pydantic takes true for 1
-Count = Annotated[int, Number, Field(ge=1, le=10**9)]
-Whole = Annotated[int, Number, Field(ge=0, le=10**9)]
-NonNegative = Annotated[float, Number, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Number, Field(gt=0, allow_inf_nan=False)]
-ImageSize = Annotated[int, Number, Field(ge=8, le=1024)]
-Share = Annotated[float, Number, Field(ge=0, lt=1)]
-Seed = Annotated[int, Number, Field(ge=0, lt=2**63)]
-Sizes = Annotated[tuple[Count, ...], Field(min_length=1), AfterValidator(_distinct)]
-PathText = Annotated[str, AfterValidator(_no_nul)]
-AtMostAMillion = Field(le=1e6)
-
-
-class Section(BaseModel):
-    """Refuse unknown keys; never change after construction."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DataConfig(Section):
-    """Which items are read, and what is a label and a collection of them."""
-
-    dataset: str = "digits"
-    data_root: PathText | None = None
-    subset: str = "full"
-    label_level: str | None = None  # none: the data set's own default
-    collection_level: str = "sampled"
-    image_size: ImageSize | None = None  # none: as the data set has it
-    validation_groups: tuple[str, ...] = ()  # alphabets or classes held out of training, by name
-    num_validation_groups: Whole = 0  # or how many, chosen by split_seed
-    split_seed: Seed = 0
-    on_bad_image: Literal["fail", "skip"] = "fail"
-    on_small_class: Literal["refuse", "drop"] = "refuse"
-
-
-class EpisodeConfig(Section):
-    """How many disjoint collections an episode has."""
-
-    classes_per_episode: Annotated[Count, Field(ge=2)] = 8
-    collections_per_class: Count = 2
-    items_per_collection: Count = 4
-
-    @property
-    def num_items(self) -> int:
-        """Items of one episode."""
-        return self.classes_per_episode * self.collections_per_class * self.items_per_collection
-
-
-class AugmentationConfig(Section):
-    """Random changes of images, drawn for each item; zero leaves a change out."""
-
-    rotated_classes: bool = False  # quarter turns become classes of their own
-    degrees: Annotated[NonNegative, Field(le=180)] = 0.0
-    scale: Share = 0.0
-    shear: Annotated[NonNegative, Field(le=40)] = 0.0  # degrees; 45 both ways leaves a line
-    translate: Share = 0.0  # share of the side
-    elastic: Annotated[NonNegative, Field(le=1)] = 0.0  # largest displacement, share of the side
-    erase: Share = 0.0  # probability of one erased rectangle
-
-
-class EncoderConfig(Section):
-    """What turns an item into an embedding."""
-
-    name: str = "convnet"
-    projection: Literal["none", "linear", "mlp"] = "linear"
-    projection_dim: Annotated[Count, Field(le=2**16)] = 128
-    normalize: bool = True  # L2-normalise the embedding
-
-
-class LossConfig(Section):
-    """The loss and its knobs; a loss reads those it knows."""
-
-    name: str = "triplet"
-    margin: Annotated[NonNegative, AtMostAMillion] = 0.2
-    distance: Literal["euclidean", "squared"] = "euclidean"
-    soft: bool = False  # log(1 + exp(.)) in place of the hinge; the margin is then not used
-    reduction: Literal["mean", "mean_nonzero", "sum"] = "mean"
-    temperature: Annotated[Positive, AtMostAMillion] = 0.1
-
-
-class MinerConfig(Section):
-    """Which triplets are learned from."""
-
-    name: str = "batch_hard"
-    positives: Literal["any", "same_collection", "cross_collection"] = "any"
-    start_step: Whole = 0  # before it every triplet with a positive of its own collection counts
-
-
-class OptimizerConfig(Section):
-    """AdamW with warm-up and cosine decay."""
-
-    lr: Annotated[Positive, Field(le=10)] = 1e-3
-    weight_decay: Annotated[NonNegative, Field(le=100)] = 1e-2
-    warmup_steps: Whole = 50
-    clip_norm: Annotated[Positive, AtMostAMillion] | None = 5.0
-    ema_decay: Share = 0.0  # 0: no averaged weights
-
-
-class TrainingConfig(Section):
-    """How long, on what, and how often something is written."""
-
-    method: str = "supervised"
-    level: Literal["items"] = "items"
-    max_steps: Count = 600
-    max_minutes: Annotated[Positive, AtMostAMillion] | None = None
-    log_every: Count = 10
-    checkpoint_every: Count = 100
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    seed: Seed = 0
-
-
-class EvaluationConfig(Section):
-    """What is measured at the end."""
-
-    split: Literal["validation", "test"] = "test"
-    sizes: Sizes = (1, 2, 5, 10)
-    knn_k: Count = 20
-    knn_temperature: Annotated[Positive, AtMostAMillion] = 0.1
-    num_bootstrap: Annotated[Count, Field(le=10**6)] = 1000
-    baselines: bool = True
-    one_shot: PathText | None = None  # zip or directory of the Omniglot one-shot task
+__all__ = [
+    "AugmentationConfig",
+    "Config",
+    "DataConfig",
+    "EncoderConfig",
+    "EpisodeConfig",
+    "parse_override",
+    "read_yaml",
+    "resolve",
+    "to_yaml",
+]
 
 
 class Config(Section):
@@ -169,7 +44,9 @@ class Config(Section):
     data: DataConfig = DataConfig()
     episode: EpisodeConfig = EpisodeConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
+    views: ViewsConfig = ViewsConfig()
     encoder: EncoderConfig = EncoderConfig()
+    head: HeadConfig = HeadConfig()
     aggregator: str = "centroid"
     loss: LossConfig = LossConfig()
     miner: MinerConfig = MinerConfig()
@@ -204,6 +81,55 @@ class Config(Section):
 EPISODE_OF_128 = {"classes_per_episode": 32, "collections_per_class": 2, "items_per_collection": 2}
 SMALL_TURNS = {"rotated_classes": True, "degrees": 10, "scale": 0.1, "shear": 5, "translate": 0.1}
 GLYPH_TURNS = {"rotated_classes": True, "degrees": 15, "scale": 0.2, "shear": 15, "translate": 0.1}
+SIMCLR = {
+    "crop_scale": 0.08,
+    "flip": 0.5,
+    "brightness": 0.4,
+    "contrast": 0.4,
+    "saturation": 0.4,
+    "hue": 0.1,
+    "grey": 0.2,
+    "blur": 0.5,
+}
+# Which method learns from a loss that is named without one.
+METHOD_OF_LOSS = {
+    **dict.fromkeys(("triplet", "supcon"), "supervised"),
+    **dict.fromkeys(
+        (
+            "nt_xent",
+            "n_pair",
+            "debiased_negatives",
+            "hard_negatives",
+            "debiased_positives",
+            "debiased_both",
+        ),
+        "contrastive",
+    ),
+    "difficulty_weighted": "difficulty_weighted",
+}
+# Of Chuang et al. 2020 and those who compare with them: Adam, no schedule, features below a head.
+OF_VIEWS: dict[str, Any] = {
+    "encoder": {"projection": "none"},
+    "loss": {"temperature": 0.5},
+    "optimizer": {
+        "name": "adam",
+        "schedule": "constant",
+        "weight_decay": 1e-6,
+        "warmup_steps": 0,
+        "clip_norm": None,
+    },
+    "evaluation": {"knn_k": 200, "knn_temperature": 0.5},
+}
+METHOD_DEFAULTS: dict[str, dict[str, Any]] = {
+    "supervised": {"loss": {"name": "triplet"}},
+    "contrastive": OF_VIEWS | {"loss": {"name": "nt_xent", "temperature": 0.5}},
+    "difficulty_weighted": OF_VIEWS | {"loss": {"name": "difficulty_weighted", "temperature": 0.5}},
+}
+NATURAL_IMAGES: dict[str, Any] = {
+    "augmentation": SIMCLR,
+    "loss": {"name": "nt_xent"},
+    "training": {"method": "contrastive", "max_steps": 2000},
+}
 # What a bare `setrep train --dataset NAME` runs; a key that is not here keeps its model's default.
 DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
     # Few and tiny images: a linear map of the pixels generalises, a deep network overfits.
@@ -224,6 +150,10 @@ DATASET_DEFAULTS: dict[str, dict[str, Any]] = {
         "training": {"max_steps": 4000},
     },
     "vectors": {"encoder": {"name": "mlp"}},
+    "cifar10": NATURAL_IMAGES,
+    "cifar100": NATURAL_IMAGES,
+    "tinyimagenet": NATURAL_IMAGES,
+    "stl10": NATURAL_IMAGES,
 }
 # Added on a machine with a GPU.
 DATASET_DEFAULTS_CUDA: dict[str, dict[str, Any]] = {
@@ -256,11 +186,33 @@ def resolve(*layers: dict[str, Any], has_cuda: bool = False) -> Config:
         values = DATASET_DEFAULTS.get(name, {})
         if has_cuda:
             values = merge(values, DATASET_DEFAULTS_CUDA.get(name, {}))
-        return Config.model_validate(merge(values, asked))
+        return Config.model_validate(merge(with_method(values, asked), asked))
     except ValidationError as error:
         raise InputError(explain(error)) from None
     except RecursionError:
         raise InputError("The settings are nested too deeply, or hold themselves.") from None
+
+
+def with_method(defaults: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+    """Add the defaults of the method: that asked for, else that of the loss asked for.
+
+    Those of the data set's own method yield to the data set's; another method's win over them.
+    """
+
+    def find(settings: dict[str, Any], section: str, key: str) -> str | None:
+        found = settings.get(section)
+        value = found.get(key) if isinstance(found, dict) else None
+        return value if isinstance(value, str) else None
+
+    own = find(defaults, "training", "method") or "supervised"
+    of_loss = METHOD_OF_LOSS.get(find(asked, "loss", "name") or "")
+    method = find(asked, "training", "method") or of_loss or own
+    of_method = merge(METHOD_DEFAULTS.get(method, {}), {"training": {"method": method}})
+    if method == own:
+        return merge(of_method, defaults)
+    if find(defaults, "encoder", "name") == "identity":  # it has nothing that a head could teach
+        defaults = merge(defaults, {"encoder": {"name": "mlp"}})
+    return merge(defaults, of_method)
 
 
 def explain(error: ValidationError) -> str:

@@ -77,6 +77,19 @@ def gather(x: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "world_n ..."]:
     return gathered
 
 
+def share_of(count: int, device: torch.device) -> tuple[int, int]:
+    """Return where this rank's `count` rows begin among those of all ranks, and how many all are.
+
+    The order is that of `gather`.
+    """
+    if world_size() == 1:
+        return 0, count
+    counts = torch.zeros(world_size(), dtype=torch.int64, device=device)
+    counts[rank()] = count
+    dist.all_reduce(counts)
+    return int(counts[: rank()].sum()), int(counts.sum())
+
+
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replace every gradient by its mean over the ranks."""
     if world_size() == 1:

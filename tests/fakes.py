@@ -1,16 +1,19 @@
-"""Small data sets with the layout of the real ones, drawn on the spot."""
+"""Small data sets with the layout of the real ones, drawn on the spot; and the mark of the real."""
 
 from __future__ import annotations
 
 import io
+import os
 import random
 import tarfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pytest
 from PIL import Image, ImageDraw
 
+REAL = pytest.mark.skipif("SETREP_DATA" not in os.environ, reason="needs SETREP_DATA")
 SIDE = 105
 # The subsets share alphabets with the background and with each other, as the real ones do.
 BACKGROUND = {"Attic": 3, "Bugis": 2, "Cham": 2, "Deseret": 3}

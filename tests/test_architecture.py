@@ -15,6 +15,7 @@ ROOT = Path(setrep.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = {
     "config_files": -1,  # YAML, for config alone
+    "config_sections": -1,
     "config": 0,
     "collection": 0,
     "distributed": 0,

@@ -11,10 +11,9 @@ from PIL import Image
 
 from setrep.data import list_datasets, load_dataset, read_image
 from setrep.errors import InputError
-from tests.fakes import encoded, fake_folder, write_files
+from tests.fakes import REAL, encoded, fake_folder, write_files
 
 SPLITS = ("train", "validation", "test")
-REAL = pytest.mark.skipif("SETREP_DATA" not in os.environ, reason="needs SETREP_DATA")
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +39,9 @@ def load_folder(root, **named):
 
 def test_every_data_set_says_what_it_offers():
     infos = {info.name: info for info in list_datasets()}
-    assert set(infos) == {"digits", "omniglot", "folder", "vectors"}
+    sharing = {"cifar10", "cifar100", "tinyimagenet", "stl10"}
+    assert set(infos) == {"digits", "omniglot", "folder", "vectors"} | sharing
+    assert {info.name for info in infos.values() if info.shares_classes} == sharing
     for info in infos.values():
         assert info.splits == SPLITS
         assert info.collection_levels[0] == "sampled"

@@ -109,7 +109,7 @@ def registries_restored():
     from setrep.aggregators import AGGREGATORS
     from setrep.data.registry import DATASETS
     from setrep.encoders import ANY_BACKBONES, IMAGE_BACKBONES
-    from setrep.training.build import LOSSES, METHODS, MINERS
+    from setrep.training.methods import LOSSES, METHODS, MINERS
 
     with (
         patch.dict(AGGREGATORS),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from urllib.error import URLError
 
 import numpy as np
@@ -11,10 +10,8 @@ import pytest
 from setrep.data import load_dataset, omniglot_files, read_image
 from setrep.errors import InputError
 from setrep.item_format import ItemFormat
-from tests.fakes import PARTS, fake_omniglot, glyph, write_files
+from tests.fakes import PARTS, REAL, fake_omniglot, glyph, write_files
 from tests.fakes import omniglot_files as part_files
-
-REAL = pytest.mark.skipif("SETREP_DATA" not in os.environ, reason="needs SETREP_DATA")
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import pytest
 from setrep.data import load_one_shot, read_image
 from setrep.errors import InputError
 from setrep.item_format import ItemFormat
-from tests.fakes import encoded, fake_one_shot, glyph, one_shot_files, write_files
+from tests.fakes import REAL, encoded, fake_one_shot, glyph, one_shot_files, write_files
 
 SMALL = ItemFormat("image", 1, 20, is_inverted=True)
 LABELS = "run01/class_labels.txt"
@@ -147,7 +147,7 @@ def test_what_is_no_task_is_refused(tmp_path):
 
 
 @pytest.mark.real_data
-@pytest.mark.skipif("SETREP_DATA" not in os.environ, reason="needs SETREP_DATA")
+@REAL
 def test_the_first_ten_official_runs_are_whole():
     task = load_one_shot(Path(os.environ["SETREP_DATA"], "one-shot", "runs_01_10.zip"))
     assert task.source_note == (

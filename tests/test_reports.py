@@ -1,25 +1,17 @@
-"""Results as JSON with every key, and as tables that fit a terminal."""
+"""Results as JSON with every key, and the baselines beside them."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from rich.console import Console
 
 import setrep
-from setrep.aggregators import CentroidAggregator
 from setrep.config import resolve
-from setrep.data.dataset import ItemDataset
-from setrep.data.one_shot import OneShotTask
-from setrep.encoders import build_encoder
 from setrep.errors import InputError
 from setrep.item_format import ItemFormat
 from setrep.methods.supervised import embedding_spread
@@ -27,12 +19,11 @@ from setrep.protocols.results import OneShotResult
 from setrep.reports import runs
 from setrep.reports.evaluation import as_json, evaluate_set_encoder, load_task
 from setrep.reports.runs import untrained
-from setrep.reports.search import query_table
-from setrep.reports.tables import bounds_table, evaluation_table, percent, verdict
-from setrep.retrieval import Match
-from setrep.set_encoder import SetEncoder
 from setrep.training.build import build_method
 from setrep.training.run_directory import environment
+from tests.evaluations import FORMAT, SETTINGS, evaluate, glyphs, set_encoder
+from tests.evaluations import evaluation as evaluation
+from tests.evaluations import plain as plain
 
 # The keys of evaluation.json.
 TOP = [
@@ -79,75 +70,6 @@ COLLECTIONS = [
 ]
 ONE_SHOT = ["num_runs", "error_mean", "error_per_run"]
 SCORES = ["items", "collections", "one_shot"]
-
-FORMAT = ItemFormat("image", 1, 8)
-SETTINGS = {
-    "encoder": {"projection_dim": 4},
-    "evaluation": {"sizes": [1, 3, 50], "num_bootstrap": 20},
-    "training": {"seed": 3},
-}
-
-
-def glyphs(num_labels: int = 6, num_items: int = 8) -> ItemDataset:
-    """Draw a small data set of noise."""
-    noise = np.random.default_rng(0)
-    labels = np.repeat(np.arange(num_labels), num_items)
-    return ItemDataset(
-        name="glyphs",
-        split="test",
-        items=noise.integers(0, 256, (len(labels), 1, 8, 8), dtype=np.uint8),
-        labels=labels.astype(np.int64),
-        label_names=tuple(f"glyph {label}" for label in range(num_labels)),
-        item_format=FORMAT,
-        label_level="glyph",
-        source_note=f"{num_labels} of 9 glyphs",
-    )
-
-
-def write_one_shot_task(root: Path) -> Path:
-    """Write a task of one run, whose test images are its training images."""
-    lines = []
-    for number in range(3):
-        pixels = np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8)
-        pair = [f"run01/test/item{number}.png", f"run01/training/class{number}.png"]
-        for name in pair:
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(root / name)
-        lines.append(" ".join(pair))
-    (root / "run01" / "class_labels.txt").write_text("\n".join(lines))
-    return root
-
-
-def set_encoder(config, seed: int) -> SetEncoder:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        encoder = build_encoder(config.encoder, FORMAT)
-    return SetEncoder(
-        encoder,
-        CentroidAggregator(encoder.dim),
-        item_format=FORMAT,
-        encoder_config=config.encoder,
-        aggregator_name="centroid",
-    )
-
-
-def evaluate(dataset: ItemDataset, task: OneShotTask | None = None, **changes):
-    config = resolve(SETTINGS, changes)
-    return evaluate_set_encoder(
-        set_encoder(config, 0), set_encoder(config, 1), dataset, task, config
-    )
-
-
-@pytest.fixture(scope="module")
-def evaluation(tmp_path_factory):
-    task = write_one_shot_task(tmp_path_factory.mktemp("one_shot"))
-    config = resolve(SETTINGS, {"evaluation": {"one_shot": str(task)}})
-    return evaluate(glyphs(), load_task(config, glyphs()))
-
-
-@pytest.fixture(scope="module")
-def plain():
-    return evaluate(glyphs(1, 2), evaluation={"baselines": False})
 
 
 def test_an_evaluation_has_exactly_the_keys_of_its_schema(evaluation):
@@ -204,29 +126,6 @@ def test_a_size_that_is_left_out_is_warned_of_once(caplog):
     assert len(warned) == 1
 
 
-def test_baselines_that_are_not_beaten_are_named(evaluation):
-    items = evaluation.items
-
-    def with_map(**scores):
-        found = {
-            name: dataclasses.replace(
-                getattr(evaluation.baselines, name),
-                items=dataclasses.replace(items, map_at_r=value),
-            )
-            for name, value in scores.items()
-        }
-        own = dataclasses.replace(items, map_at_r=0.5)
-        baselines = dataclasses.replace(evaluation.baselines, **found)
-        return verdict(dataclasses.replace(evaluation, items=own, baselines=baselines))
-
-    assert with_map(pixels=0.4, untrained=0.4) is None
-    one = with_map(pixels=0.617, untrained=0.4)
-    assert one == "Items, MAP@R: 50.0, no better than pixels (61.7)."
-    both = with_map(pixels=0.5, untrained=0.6)
-    assert both.endswith("no better than pixels (50.0) and the untrained encoder (60.0).")
-    assert verdict(dataclasses.replace(evaluation, baselines=None)) is None
-
-
 @pytest.mark.parametrize("num_items", [8, 900])
 def test_an_untrained_encoder_that_sees_one_point_gets_batch_statistics(num_items, monkeypatch):
     dataset = glyphs(num_labels=3, num_items=num_items)
@@ -279,105 +178,6 @@ def test_a_one_shot_task_is_read_only_where_it_is_asked_for_and_fits(tmp_path):
         load_task(asked, vectors)
     with pytest.raises(InputError, match=r"class_labels\.txt"):
         load_task(asked, glyphs())
-
-
-def shown(table, width: int = 80) -> str:
-    """Print a table as to a terminal of some width."""
-    out = io.StringIO()
-    Console(file=out, width=width, markup=False, emoji=False).print(table)
-    return out.getvalue()
-
-
-def cells(text: str) -> str:
-    """Return the words of a table without its lines and breaks."""
-    return " ".join("".join(c if c.isascii() or c in "–…" else " " for c in text).split())
-
-
-def test_a_percentage_has_one_decimal_and_an_absent_one_a_dash():
-    assert [percent(x) for x in (0.0, 1 / 3, 1.0, None)] == ["0.0", "33.3", "100.0", "–"]
-
-
-@pytest.mark.parametrize("encoder", ["convnet", "timm:vit_small_patch16_224.augreg_in21k"])
-def test_an_evaluation_fits_80_columns_with_all_its_numbers(encoder, evaluation):
-    result = dataclasses.replace(evaluation, encoder=encoder)
-    text = shown(evaluation_table(result))
-    assert max(map(len, text.splitlines())) <= 80
-    assert "…" not in text
-    columns = {"untrained": result.baselines.untrained, "pixels": result.baselines.pixels}
-    assert all(name in text for name in columns)
-    for scores in (result, *columns.values()):
-        for value in (scores.items.recall_at_1, scores.items.map_at_r, scores.items.knn_top1):
-            assert f" {percent(value)} " in text
-        low, high = scores.collections[0].recall_at_1_ci95
-        assert f"[{percent(low)}," in text
-        assert f"{percent(high)}]" in text
-    words = cells(text)
-    for size in (1, 3):
-        assert f"sets of {size}:" in words
-    assert "sets of 50" not in words  # nothing to show
-    assert "one-shot task" in words
-
-
-def test_an_evaluation_without_baselines_or_sets_is_shown(plain):
-    text = shown(evaluation_table(plain))
-    assert "1 of 9 glyphs" in text
-    assert "pixels" not in text
-
-
-def test_names_are_shown_as_they_are(evaluation):
-    note = "[bold]my[/x] :smile: photos"
-    text = shown(evaluation_table(dataclasses.replace(evaluation, source_note=note)), 120)
-    assert note in text
-
-
-def bound_row(**changes):
-    row = {
-        "kind": "upper",
-        "class": "a_priori",
-        "applies": True,
-        "why_not": None,
-        "num_checked": 1_000_000,
-        "num_violations": 0,
-        "tightness_median": 0.8434,
-        "tightness_p05": 0.2,
-        "tightness_p95": 1.0,
-        "slack_median": 0.1,
-    }
-    return row | changes
-
-
-def test_bounds_fit_80_columns_with_all_their_numbers():
-    nothing = dict.fromkeys(("tightness_median", "tightness_p05", "tightness_p95"))
-    why = "It bounds centroids; this aggregator is 'attention'."
-    report = {
-        "summary": {
-            "margin_plus_max": bound_row(),
-            "violated": bound_row(num_violations=12_345),
-            "undefined": bound_row(**nothing),
-            "elsewhere": bound_row(applies=False, why_not=why, num_checked=0),
-        }
-    }
-    text = shown(bounds_table(report))
-    assert max(map(len, text.splitlines())) <= 80
-    assert "…" not in text
-    for part in ("margin_plus_max", "1000000", "12345", "0.843 [0.200, 1.000]", "–"):
-        assert part in text
-    for word in why.split():
-        assert word in text
-
-
-def test_matches_fit_80_columns_with_whole_names_and_scores():
-    name = "a/very/long/" + "path" * 30
-    matches = [Match(name, -1.5, "[bold]", None), Match(0, -12345.6789, 0, None)]
-    text = shown(query_table(matches))
-    assert max(map(len, text.splitlines())) <= 80
-    assert "…" not in text
-    column = [line.split("│")[2].strip() for line in text.splitlines() if line.count("│") == 5]
-    assert name in "".join(column)
-    for part in ("-1.5", "-12345.7", "[bold]", " 0 "):
-        assert part in text
-    assert "–" in shown(query_table([Match("a", -0.0, None, None)]))
-    assert "-0" not in shown(query_table([Match("a", -0.0, None, None)]))
 
 
 def test_the_environment_names_versions_and_hardware_but_no_place_or_person():

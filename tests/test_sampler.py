@@ -39,7 +39,7 @@ def test_an_episode_is_classes_of_disjoint_collections(num_classes, per_class, s
         items_per_collection=size,
         seed=seed,
     )
-    items = sampler.episode(0, 3)
+    items = sampler.draw(0, 3)
     assert len(set(items.tolist())) == len(items) == num_classes * per_class * size
     labels = torch.from_numpy(LABELS)[items].view(num_classes, per_class * size)
     assert (labels == labels[:, :1]).all()
@@ -55,7 +55,7 @@ def test_a_natural_collection_is_of_one_key_and_those_of_a_class_of_distinct_key
     sampler = make_sampler(
         keys=KEYS, collections_per_class=per_class, items_per_collection=size, seed=seed
     )
-    items = sampler.episode(1, 2)
+    items = sampler.draw(1, 2)
     assert len(set(items.tolist())) == len(items)
     keys = torch.from_numpy(KEYS)[items].view(3 * per_class, size)
     assert (keys == keys[:, :1]).all()
@@ -83,7 +83,7 @@ def test_a_key_with_too_few_items_never_serves():
 @given(st.permutations(range(72)))
 def test_the_order_of_the_data_does_not_matter(order):
     sampler = make_sampler(LABELS[order])
-    labels = LABELS[order][sampler.episode(0, 0)]
+    labels = LABELS[order][sampler.draw(0, 0)]
     assert (labels.reshape(3, 8) == labels.reshape(3, 8)[:, :1]).all()
 
 
@@ -97,7 +97,7 @@ def test_a_sampler_gives_plain_lists_and_its_length():
     episodes = list(sampler)
     assert len(episodes) == len(sampler) == 10
     assert all(isinstance(item, int) for episode in episodes for item in episode)
-    assert episodes == [sampler.episode(0, position).tolist() for position in range(10)]
+    assert episodes == [sampler.draw(0, position).tolist() for position in range(10)]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -113,14 +113,14 @@ def test_ranks_share_out_the_episodes_of_one_process():
     alone = make_sampler(episodes_per_epoch=30)
     for rank, position in itertools.product(range(3), range(10)):
         shared = make_sampler(rank=rank, world_size=3)
-        expected = alone.episode(2, 3 * position + rank)
-        assert torch.equal(shared.episode(2, position), expected)
+        expected = alone.draw(2, 3 * position + rank)
+        assert torch.equal(shared.draw(2, position), expected)
 
 
 def test_seed_epoch_and_position_each_change_the_episode():
     sampler, other = make_sampler(seed=0), make_sampler(seed=1)
-    episodes = [sampler.episode(e, p) for e in range(5) for p in range(10)]
-    episodes += [other.episode(e, p) for e in range(5) for p in range(10)]
+    episodes = [sampler.draw(e, p) for e in range(5) for p in range(10)]
+    episodes += [other.draw(e, p) for e in range(5) for p in range(10)]
     assert len({tuple(episode.tolist()) for episode in episodes}) == 100
 
 
@@ -156,7 +156,7 @@ def test_looking_at_the_first_episode_uses_nothing_up():
     first = next(iter(sampler))
     assert next(iter(sampler)) == first
     sampler.load_state_dict({"epoch": 0, "position": 4})
-    assert next(iter(sampler)) == next(iter(sampler)) == sampler.episode(0, 4).tolist()
+    assert next(iter(sampler)) == next(iter(sampler)) == sampler.draw(0, 4).tolist()
 
 
 def test_setting_the_epoch_starts_at_its_first_episode():
@@ -164,7 +164,7 @@ def test_setting_the_epoch_starts_at_its_first_episode():
     list(itertools.islice(sampler, 4))
     sampler.set_epoch(1)
     assert sampler.state_dict() == {"epoch": 1, "position": 0}
-    assert next(iter(sampler)) == sampler.episode(1, 0).tolist()
+    assert next(iter(sampler)) == sampler.draw(1, 0).tolist()
 
 
 @pytest.mark.parametrize("state", [{"epoch": 0, "position": 11}, {"epoch": -1, "position": 0}])
@@ -176,7 +176,7 @@ def test_a_state_that_does_not_fit_is_refused(state):
 @pytest.mark.parametrize(("epoch", "position"), [(0, 10), (0, -1), (-1, 0)])
 def test_an_episode_that_does_not_exist_is_refused(epoch, position):
     with pytest.raises(InputError, match="positions run from 0 to 9"):
-        make_sampler().episode(epoch, position)
+        make_sampler().draw(epoch, position)
 
 
 def assert_refused(message: str, *args, **changes) -> None:
@@ -279,7 +279,7 @@ def test_means_of_an_episodes_collections_are_apart_as_the_finite_pool_law_says(
     for order in itertools.permutations(range(5)):
         fake = {1: torch.tensor([0]), 5: torch.tensor(order)}  # of the one class, of its items
         monkeypatch.setattr(torch, "randperm", lambda n, generator, fake=fake: fake[n])
-        total.append(squared_distance_of_means(values, *sampler.episode(0, 0).split(2)))
+        total.append(squared_distance_of_means(values, *sampler.draw(0, 0).split(2)))
     assert np.mean(total) == pytest.approx(law(values, 2, 2), rel=1e-12)
 
 

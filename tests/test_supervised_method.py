@@ -14,7 +14,7 @@ from setrep.item_format import ItemFormat
 from setrep.losses.triplet import TripletMarginLoss
 from setrep.methods.supervised import SupervisedMethod, embedding_spread
 from setrep.miners import HardNegativeMiner
-from setrep.training.build import build_supervised
+from setrep.training.methods import build_supervised
 
 VECTORS = ItemFormat("vector", 6, 1)
 LABELS = torch.arange(3).repeat_interleave(4)

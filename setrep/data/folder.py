@@ -123,7 +123,7 @@ def _files_of_split(files: Sequence[File], request: DatasetRequest) -> list[File
         labels = split_labels([file.label for file in files], request, "label")
         return [file for file in files if file.label in labels[request.split]]
     found = {file.split for file in files}
-    if "validation" in found and request.has_validation:
+    if "validation" in found and request.has_validation_groups:
         raise InputError(
             "There is a validation directory already; drop validation_groups and "
             "num_validation_groups, or the directory."

@@ -77,6 +77,17 @@ def to_item(image: Image.Image, item_format: ItemFormat) -> NDArray[np.uint8]:
     return cast("NDArray[np.uint8]", np.ascontiguousarray(planes))
 
 
+def to_items(
+    pixels: UInt8[np.ndarray, "item 3 height width"], item_format: ItemFormat
+) -> UInt8[np.ndarray, "item 3 size size"]:
+    """Scale arrays of pixels as pictures are."""
+    items = np.empty((len(pixels), *item_format.shape), dtype=np.uint8)
+    for row, planes in enumerate(pixels):
+        image = Image.fromarray(np.ascontiguousarray(planes.transpose(1, 2, 0)))
+        items[row] = to_item(image, item_format)
+    return items
+
+
 def is_grey(content: bytes) -> bool:
     """Say whether an image file has no colour, from its header; a broken file does not count."""
     try:

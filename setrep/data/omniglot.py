@@ -93,7 +93,7 @@ def _alphabets(drawings: Sequence[Drawing], request: DatasetRequest) -> list[str
     taken = {drawing.alphabet for drawing in inside}
     _refuse_overlap(sorted(taken), request)
     outside = [name for name in found if name not in taken]
-    if not request.has_validation:
+    if not request.has_validation_groups:
         return outside
     return list(choose_groups(outside, request, f"background alphabet outside {request.subset}"))
 

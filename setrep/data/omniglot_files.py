@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import socket
-import sys
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 
 from setrep.data.archive import Archive, open_archive
 from setrep.data.archive_kinds import one_line
 from setrep.data.cache import cache_dir
+from setrep.data.downloads import NO_DOWNLOAD, fetch, stalls_bounded
 from setrep.errors import InputError
 
-logger = logging.getLogger(__name__)
-
 FOLDER = "omniglot-py"  # as torchvision names it
-STALL_SECONDS = 20.0
-# Whoever names a data root expects the files there, and an answer soon if they are not.
-STALL_SECONDS_WITH_ROOT = 4.0
 
 
 @dataclass(frozen=True)
@@ -69,9 +58,9 @@ def open_part(part: str, data_root: Path | None) -> tuple[Archive, list[Drawing]
                 archive = open_archive(path)
                 return archive, read_layout(archive, part)
     try:
-        with _stalls_end_after(STALL_SECONDS_WITH_ROOT if data_root else STALL_SECONDS):
+        with stalls_bounded(data_root):
             archive = open_archive(download(part, downloads / FOLDER))
-    except (OSError, RuntimeError, HTTPException) as error:
+    except NO_DOWNLOAD as error:
         place = f"{data_root or 'DATA'}/{FOLDER}/{part}.zip"
         hint = "" if data_root else " and name DATA with --data-root or SETREP_DATA"
         raise InputError(
@@ -81,30 +70,12 @@ def open_part(part: str, data_root: Path | None) -> tuple[Archive, list[Drawing]
     return archive, read_layout(archive, part)
 
 
-@contextlib.contextmanager
-def _stalls_end_after(seconds: float) -> Iterator[None]:
-    """Bound each wait for the network; torchvision has no argument for it."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
 def download(part: str, into: Path) -> Path:
     """Fetch an official archive through torchvision, which checks the sums it knows."""
     from torchvision.datasets import Omniglot
-    from torchvision.datasets.utils import download_url
 
-    into.mkdir(parents=True, exist_ok=True)
-    name = f"{part}.zip"
-    logger.warning("Downloading %s to %s.", name, into)
-    # Renamed when whole; torchvision prints its progress to stdout, where only results belong.
-    with tempfile.TemporaryDirectory(dir=into) as folder, contextlib.redirect_stdout(sys.stderr):
-        url = f"{Omniglot.download_url_prefix}/{name}"
-        download_url(url, folder, filename=name, md5=Omniglot.zips_md5.get(part))
-        return Path(folder, name).replace(into / name)
+    url = f"{Omniglot.download_url_prefix}/{part}.zip"
+    return fetch(url, f"{part}.zip", Omniglot.zips_md5.get(part), into)
 
 
 def read_layout(archive: Archive, part: str) -> list[Drawing]:

@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from setrep.data import digits, folder, omniglot, vectors
+from setrep.data import (
+    cifar10,
+    cifar100,
+    digits,
+    folder,
+    omniglot,
+    stl10,
+    tinyimagenet,
+    vectors,
+)
 from setrep.data.dataset import ItemDataset
 from setrep.data.request import DatasetInfo, DatasetRequest, resolve_data_root
 from setrep.errors import InputError, nearest
 
 DATASETS: dict[str, tuple[DatasetInfo, Callable[[DatasetRequest], ItemDataset]]] = {
-    module.INFO.name: (module.INFO, module.load) for module in (digits, omniglot, folder, vectors)
+    module.INFO.name: (module.INFO, module.load)
+    for module in (digits, omniglot, cifar10, cifar100, tinyimagenet, stl10, folder, vectors)
 }
 
 
@@ -41,6 +51,8 @@ def load_dataset(
     image_size: int | None = None,
     validation_groups: Sequence[str] = (),
     num_validation_groups: int = 0,
+    num_validation_items: int = 0,
+    num_train_items: int | None = None,
     split_seed: int = 0,
     on_bad_image: str = "fail",
 ) -> ItemDataset:
@@ -62,25 +74,50 @@ def load_dataset(
     _check("value of on_bad_image", on_bad_image, ("fail", "skip"))
     if image_size is not None and image_size < 1:
         raise InputError(f"image_size must be at least 1, not {image_size}.")
-    if num_validation_groups < 0 or (num_validation_groups and validation_groups):
+    request = DatasetRequest(
+        split=split,
+        label_level=label_level,
+        data_root=resolve_data_root(data_root),
+        subset=subset,
+        collection_level=collection_level,
+        image_size=image_size,
+        validation_groups=tuple(validation_groups),
+        num_validation_groups=num_validation_groups,
+        num_validation_items=num_validation_items,
+        num_train_items=num_train_items,
+        split_seed=split_seed,
+        on_bad_image=on_bad_image,
+    )
+    _check_counts(info, request)
+    return load(request)
+
+
+def _check_counts(info: DatasetInfo, request: DatasetRequest) -> None:
+    """Refuse counts of items and groups that contradict each other or the data set."""
+    named, num_groups = request.validation_groups, request.num_validation_groups
+    if num_groups < 0 or (num_groups and named):
         raise InputError(
             "Give validation_groups (names) or num_validation_groups (at least 0), not both; found "
-            f"{list(validation_groups)} and {num_validation_groups}."
+            f"{list(named)} and {num_groups}."
         )
-    return load(
-        DatasetRequest(
-            split=split,
-            label_level=label_level,
-            data_root=resolve_data_root(data_root),
-            subset=subset,
-            collection_level=collection_level,
-            image_size=image_size,
-            validation_groups=tuple(validation_groups),
-            num_validation_groups=num_validation_groups,
-            split_seed=split_seed,
-            on_bad_image=on_bad_image,
+    if request.num_validation_items < 0:
+        raise InputError(
+            f"num_validation_items must be at least 0, not {request.num_validation_items}."
         )
-    )
+    if request.num_train_items is not None and request.num_train_items < 1:
+        raise InputError(f"num_train_items must be at least 1, not {request.num_train_items}.")
+    if request.num_validation_items and request.has_validation_groups:
+        raise InputError(
+            "Hold out whole classes (validation_groups, num_validation_groups) or images of each "
+            "(num_validation_items), not both."
+        )
+    asks_items = request.num_validation_items or request.num_train_items is not None
+    if asks_items and not info.shares_classes:
+        known = ", ".join(other.name for other in list_datasets() if other.shares_classes)
+        raise InputError(
+            f"num_validation_items and num_train_items count images of data sets whose splits "
+            f"share their classes ({known}), not of {info.name}. Use num_validation_groups."
+        )
 
 
 def _check(kind: str, asked: str, known: tuple[str, ...]) -> None:

@@ -15,7 +15,8 @@ SPLITS = ("train", "validation", "test")
 class DatasetInfo:
     """Say what a data set offers; the first label level, collection level and subset are defaults.
 
-    `needs` tells what has to lie where before it can be read.
+    `needs` tells what has to lie where before it can be read. Where `shares_classes`, the test
+    split holds the classes of train (see `shared_classes.choose_rows`), else others.
     """
 
     name: str
@@ -25,6 +26,7 @@ class DatasetInfo:
     collection_levels: tuple[str, ...]
     subsets: tuple[str, ...]
     needs: str
+    shares_classes: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,11 +41,13 @@ class DatasetRequest:
     image_size: int | None = None
     validation_groups: tuple[str, ...] = ()
     num_validation_groups: int = 0
+    num_validation_items: int = 0
+    num_train_items: int | None = None
     split_seed: int = 0
     on_bad_image: str = "fail"
 
     @property
-    def has_validation(self) -> bool:
+    def has_validation_groups(self) -> bool:
         """Whether groups are held out for validation."""
         return bool(self.validation_groups) or self.num_validation_groups > 0
 

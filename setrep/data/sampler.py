@@ -95,10 +95,10 @@ class EpisodeSampler:
         epoch = self._epoch
         for position in range(self._start, len(self)):
             self._position = position + 1
-            yield self.episode(epoch, position).tolist()
+            yield self.draw(epoch, position).tolist()
         self._start = self._position = 0
 
-    def episode(self, epoch: int, position: int) -> Int64[Tensor, " item"]:
+    def draw(self, epoch: int, position: int) -> Int64[Tensor, " item"]:
         """Return the items of any episode, without changing what iteration draws next."""
         if epoch < 0 or not 0 <= position < len(self):
             raise InputError(

@@ -70,7 +70,7 @@ class EpisodeTaskset:
             return self.sample()
         if not 0 <= i < len(self):
             raise IndexError(f"There are {len(self)} tasks; asked for task {i}.")
-        return self._load(self._sampler.episode(0, i))
+        return self._load(self._sampler.draw(0, i))
 
     def __iter__(self) -> Iterator[Task]:
         if self.num_tasks == -1:
@@ -88,7 +88,7 @@ class EpisodeTaskset:
                     "num_tasks=-1 gives every DataLoader worker the same tasks. "
                     "Set num_tasks, or num_workers=0."
                 )
-            return self._load(self._sampler.episode(self._num_sampled - 1, 0))
+            return self._load(self._sampler.draw(self._num_sampled - 1, 0))
         generator = derive_generator(self.seed, 1, self._num_sampled)
         return self[int(torch.randint(len(self), (), generator=generator))]
 

@@ -21,14 +21,14 @@ from setrep.errors import InputError
 
 INFO = DatasetInfo(
     name="vectors",
-    summary="vectors of your own: an .npz with values [N, D], labels [N] and perhaps keys [N]",
+    summary="vectors of your own: an .npz with values [N, D], labels [N], perhaps keys and splits",
     splits=SPLITS,
     label_levels=("label",),
     collection_levels=("sampled", "key"),
     subsets=("full",),
-    needs="--data-root FILE.npz; the labels are split by split_seed",
+    needs="--data-root FILE.npz; without splits the labels are split by split_seed",
 )
-NAMES = ("values", "labels", "keys")
+NAMES = ("values", "labels", "keys", "splits")
 LIMITS = ArchiveLimits(member_bytes=2**36)  # one member is a whole data set here, not one image
 HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -44,16 +44,24 @@ class Header(NamedTuple):
 
 
 def load(request: DatasetRequest) -> ItemDataset:
-    """Read the vectors of one split, as float32; labels are parted as those of `folder` are."""
+    """Read the vectors of one split, as float32.
+
+    Where `splits` names the split of each vector, that counts, and a label has one number in all
+    of them; else labels are parted as those of `folder` are.
+    """
     path = request.data_root
     if path is None:
         raise InputError("The data set 'vectors' needs a file. Name it with --data-root FILE.npz.")
     arrays = _read(path)
     labels = [str(label) for label in arrays["labels"]]
-    parts = split_labels(labels, request, "label")
-    chosen = set(parts[request.split])
-    rows = np.flatnonzero([label in chosen for label in labels])
-    numbers, label_names = number_names([labels[row] for row in rows])
+    if "splits" in arrays:
+        rows = _rows_of_split(path, arrays["splits"], request)
+        numbers, label_names = number_names([labels[row] for row in rows], sorted(set(labels)))
+    else:
+        parted = set(split_labels(labels, request, "label")[request.split])
+        rows = np.flatnonzero([label in parted for label in labels])
+        numbers, label_names = number_names([labels[row] for row in rows])
+    chosen = {labels[row] for row in rows}
     keys, key_names = _keys(path, arrays, labels, rows, request)
     return ItemDataset(
         name="vectors",
@@ -68,6 +76,24 @@ def load(request: DatasetRequest) -> ItemDataset:
         key_names=key_names,
         source_note=f"{path.name}, {len(chosen)} of {len(set(labels))} labels, {len(rows)} vectors",
     )
+
+
+def _rows_of_split(
+    path: Path, splits: NDArray[np.generic], request: DatasetRequest
+) -> NDArray[np.int64]:
+    """Return the rows that are named after the split; whole labels cannot be held out besides."""
+    found = sorted(set(map(str, splits)))
+    if not set(found) <= set(SPLITS):
+        unknown = next(name for name in found if name not in SPLITS)
+        raise InputError(f"{path}: splits holds '{unknown}'; known: {', '.join(SPLITS)}.")
+    if request.has_validation_groups:
+        raise InputError(
+            f"{path} names the split of each vector already; drop validation_groups and "
+            f"num_validation_groups, or the array 'splits'."
+        )
+    if request.split not in found:
+        raise InputError(f"{path} has no vector of the split '{request.split}'.")
+    return np.flatnonzero(splits.astype(str) == request.split)
 
 
 def _read(path: Path) -> dict[str, NDArray[np.generic]]:

@@ -8,7 +8,7 @@ from functools import partial
 from torch import nn
 
 from setrep.config import EncoderConfig
-from setrep.encoders.convnet import ConvNet
+from setrep.encoders.convnet import SMALL, ConvNet
 from setrep.encoders.item_encoder import ItemEncoder
 from setrep.encoders.timm_models import TimmBackbone
 from setrep.encoders.torchvision_models import TorchvisionBackbone
@@ -18,6 +18,7 @@ from setrep.item_format import ItemFormat
 
 IMAGE_BACKBONES: dict[str, Callable[[int, int], nn.Module]] = {
     "convnet": lambda channels, size: ConvNet(channels),
+    "convnet_small": lambda channels, size: ConvNet(channels, SMALL),
     "efficientnet_b2": partial(TorchvisionBackbone, "efficientnet_b2"),
     "resnet18": partial(TorchvisionBackbone, "resnet18"),
     "resnet50": partial(TorchvisionBackbone, "resnet50"),

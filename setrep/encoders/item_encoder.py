@@ -36,8 +36,12 @@ class ItemEncoder(nn.Module):
 
     def forward(self, items: Shaped[Tensor, "n ..."]) -> Float[Tensor, "n dim"]:
         """Embed items in training or evaluation mode, as the module is set; float32 or better."""
+        embeddings = self.features(items)
+        return functional.normalize(embeddings, dim=-1) if self.is_normalized else embeddings
+
+    def features(self, items: Shaped[Tensor, "n ..."]) -> Float[Tensor, "n dim"]:
+        """Return embeddings before normalisation; a head above them takes these."""
         if items.dtype == torch.uint8:
             items = items.float() / 255
         embeddings = self.projection(self.backbone(items))
-        embeddings = embeddings.float() if embeddings.dtype != torch.float64 else embeddings
-        return functional.normalize(embeddings, dim=-1) if self.is_normalized else embeddings
+        return embeddings.float() if embeddings.dtype != torch.float64 else embeddings

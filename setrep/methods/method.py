@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from setrep.data.batch import Batch
 from setrep.encoders import ItemEncoder
+
+
+class TrainingItems(NamedTuple):
+    """What may be asked of the training data between epochs, on the CPU."""
+
+    embed: Callable[[], Float[Tensor, "item dim"]]  # every item as it is, in evaluation mode
+    labels: Int64[Tensor, " item"]
 
 
 class Method(nn.Module, ABC):
@@ -22,6 +29,8 @@ class Method(nn.Module, ABC):
 
     encoder: ItemEncoder
     aggregator: nn.Module
+    num_views = 1  # of each item in a batch
+    draws_episodes = True  # else batches of single items
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the optimiser's groups, with a `lr_scale` or `weight_decay` of their own."""
@@ -34,5 +43,5 @@ class Method(nn.Module, ABC):
     def after_step(self, step: int) -> None:
         """Update what the optimiser does not: queues, averaged networks."""
 
-    def before_epoch(self, epoch: int, embed: Callable[[], Float[Tensor, "item dim"]]) -> None:
-        """Prepare an epoch; `embed()` embeds the training items, for clustering."""
+    def before_epoch(self, epoch: int, training: TrainingItems) -> None:
+        """Prepare an epoch: cluster the training items, estimate priors."""

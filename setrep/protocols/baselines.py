@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from setrep.data.dataset import ItemDataset
@@ -34,6 +34,16 @@ def embed_dataset(
     return torch.cat([embed(dataset.gather(batch)).float().cpu() for batch in batches])
 
 
+def labels_as_in(dataset: ItemDataset, other: ItemDataset) -> Int64[Tensor, " item"]:
+    """Return the labels of `other` with the numbers that `dataset` has for their names.
+
+    Names that `dataset` lacks get numbers of their own, after its.
+    """
+    known = {name: number for number, name in enumerate(dataset.label_names)}
+    numbers = [known.setdefault(name, len(known)) for name in other.label_names]
+    return torch.tensor(numbers, dtype=torch.int64)[torch.from_numpy(other.labels)]
+
+
 def evaluate_embedding(
     embed: Embed,
     dataset: ItemDataset,
@@ -45,12 +55,22 @@ def evaluate_embedding(
     knn_temperature: float = 0.1,
     num_bootstrap: int = 1000,
     one_shot: OneShotTask | None = None,
+    bank: ItemDataset | None = None,
 ) -> Scores:
-    """Measure items, collections and, for image data and a task, one-shot classification."""
+    """Measure items, collections and, for image data and a task, one-shot classification.
+
+    With a bank (`train_bank`) items are compared with its items, as they are, not augmented.
+    """
     embeddings = embed_dataset(dataset, embed)
-    labels = torch.from_numpy(dataset.labels)
     return Scores(
-        items=evaluate_items(embeddings, labels, knn_k=knn_k, knn_temperature=knn_temperature),
+        items=evaluate_items(
+            embeddings,
+            torch.from_numpy(dataset.labels),
+            knn_k=knn_k,
+            knn_temperature=knn_temperature,
+            bank=embed_dataset(bank, embed) if bank else None,
+            bank_labels=labels_as_in(dataset, bank) if bank else None,
+        ),
         collections=tuple(
             evaluate_collections(
                 embeddings, dataset, aggregator, sizes, seed=seed, num_bootstrap=num_bootstrap

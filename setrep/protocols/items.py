@@ -16,7 +16,7 @@ from setrep.metrics import (
     true_class_rank,
     weighted_knn_log_votes,
 )
-from setrep.protocols.results import ItemResult
+from setrep.protocols.results import ItemResult, KnnAccuracy
 
 NEIGHBOURS_AT_ONCE = 2_000_000  # all that is kept of a chunk's neighbours: about 100 MB
 
@@ -71,6 +71,42 @@ def evaluate_items(
         worst_class_top1=float(class_means(is_right, numbers[len(bank) :]).min()),
         recall_at_1=float(first.mean()),
         map_at_r=None if bool(precision.isnan().all()) else float(precision.nanmean()),
+    )
+
+
+@torch.no_grad()
+def knn_accuracy(
+    embeddings: Float[Tensor, "item dim"],
+    labels: Int64[Tensor, " item"],
+    *,
+    bank: Float[Tensor, "bank dim"],
+    bank_labels: Int64[Tensor, " bank"],
+    knn_k: int,
+    knn_temperature: float,
+) -> KnnAccuracy:
+    """Measure weighted kNN alone, from as few neighbours as it takes: for use while training.
+
+    The numbers are those of `evaluate_items`, which also searches as deep as MAP@R asks.
+    """
+    _check(embeddings, labels, bank, bank_labels, len(bank), knn_k)
+    knn_k = min(knn_k, len(bank))
+    numbers = torch.unique(torch.cat([bank_labels, labels]), return_inverse=True)[1]
+    of_bank, of_items = numbers[: len(bank)], numbers[len(bank) :]
+    queries, stored = unit_length(embeddings), unit_length(bank)
+    num_classes = int(numbers.max()) + 1
+    chunk = max(1, NEIGHBOURS_AT_ONCE // max(knn_k, num_classes))
+    ranks = []
+    for at in range(0, len(queries), chunk):
+        of = slice(at, at + chunk)
+        score, index = top_k(queries[of], stored, knn_k, metric="euclidean")
+        votes = weighted_knn_log_votes(1 + score / 2, of_bank[index], num_classes, knn_temperature)
+        ranks.append(true_class_rank(votes, of_items[of]))
+    rank = torch.cat(ranks)
+    is_right = (rank < 1).double()
+    return KnnAccuracy(
+        knn_top1=float(is_right.mean()),
+        knn_top5=float((rank < 5).double().mean()),
+        worst_class_top1=float(class_means(is_right, of_items).min()),
     )
 
 

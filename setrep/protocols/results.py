@@ -23,6 +23,15 @@ class ItemResult:
 
 
 @dataclass(frozen=True)
+class KnnAccuracy:
+    """Weighted kNN against a bank of training items; fractions in [0, 1]."""
+
+    knn_top1: float
+    knn_top5: float
+    worst_class_top1: float
+
+
+@dataclass(frozen=True)
 class CollectionResult:
     """How well neighbours of a collection of `size` items share its label.
 
@@ -57,6 +66,21 @@ class OneShotResult:
     num_runs: int
     error_mean: float
     error_per_run: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class LinearProbeResult:
+    """How well a linear classifier of frozen embeddings does; fractions in [0, 1]."""
+
+    num_train: int
+    num_test: int
+    num_classes: int  # among the training labels
+    top1: float
+    top5: float
+    worst_class_top1: float
+    l2: float  # as chosen on training embeddings held out
+    num_steps: int
+    is_converged: bool
 
 
 @dataclass(frozen=True)

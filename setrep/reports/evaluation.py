@@ -8,24 +8,29 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
+import torch
 from torch import nn
 
 from setrep.aggregators import build_aggregator
 from setrep.config import Config
 from setrep.data.dataset import ItemDataset
 from setrep.data.one_shot import OneShotTask, load_one_shot
+from setrep.data.registry import dataset_info
 from setrep.errors import InputError
 from setrep.protocols.baselines import (
     Embed,
     embed_dataset,
     evaluate_embedding,
+    labels_as_in,
     pixel_embeddings,
 )
 from setrep.protocols.bounds import verify_bounds
 from setrep.protocols.results import Baselines, Evaluation, Scores
 from setrep.set_encoder import SetEncoder
+from setrep.training.build import load_split
 
 
 def load_task(config: Config, dataset: ItemDataset) -> OneShotTask | None:
@@ -64,14 +69,63 @@ def said_once(name: str) -> Iterator[None]:
         logger.removeFilter(is_new)
 
 
+@dataclass(frozen=True)
+class EvaluationData:
+    """What a model is measured on: a split, perhaps a bank of training items, perhaps a task."""
+
+    dataset: ItemDataset
+    bank: ItemDataset | None = None  # its classes are those of the split (`train_bank`)
+    task: OneShotTask | None = None
+
+    @classmethod
+    def read(cls, config: Config) -> Self:
+        """Read what a config asks for."""
+        dataset = load_split(config.data, config.evaluation.split)
+        bank = load_split(config.data, "train") if uses_train_bank(config) else None
+        return cls(dataset, bank, load_task(config, dataset))
+
+
+def uses_train_bank(config: Config) -> bool:
+    """Say whether test items are compared with the training items, whose classes they share.
+
+    `auto`: where the data set has one set of classes for all its splits, unless the split
+    measured is that of classes held out by name or number.
+    """
+    protocol = config.evaluation.protocol
+    if protocol != "auto":
+        return protocol == "train_bank"
+    data = config.data
+    holds_out = bool(data.validation_groups or data.num_validation_groups)
+    is_of_held_out = holds_out and config.evaluation.split == "validation"
+    return dataset_info(data.dataset).shares_classes and not is_of_held_out
+
+
+def probe(set_encoder: SetEncoder, data: EvaluationData, config: Config) -> dict[str, Any] | None:
+    """Fit a linear classifier to the bank's embeddings, where that is asked for."""
+    if not config.evaluation.linear_probe:
+        return None
+    if data.bank is None:
+        raise InputError(
+            "evaluation.linear_probe needs training items of the classes that are tested: it goes "
+            "with evaluation.protocol=train_bank."
+        )
+    from setrep.protocols.linear_probe import linear_probe  # and with it scikit-learn: seconds
+
+    found = linear_probe(
+        embed_dataset(data.bank, set_encoder.encode),
+        labels_as_in(data.dataset, data.bank),
+        embed_dataset(data.dataset, set_encoder.encode),
+        torch.from_numpy(data.dataset.labels),
+        seed=config.training.seed,
+    )
+    return dataclasses.asdict(found)
+
+
 def evaluate_set_encoder(
-    set_encoder: SetEncoder,
-    untrained: SetEncoder | None,
-    dataset: ItemDataset,
-    task: OneShotTask | None,
-    config: Config,
+    set_encoder: SetEncoder, untrained: SetEncoder | None, data: EvaluationData, config: Config
 ) -> Evaluation:
-    """Measure a set encoder on held-out classes, beside raw pixels and an untrained encoder."""
+    """Measure a set encoder, beside raw pixels and an untrained encoder."""
+    dataset = data.dataset
     began = time.monotonic()
     settings = config.evaluation
 
@@ -85,7 +139,8 @@ def evaluate_set_encoder(
             knn_k=settings.knn_k,
             knn_temperature=settings.knn_temperature,
             num_bootstrap=settings.num_bootstrap,
-            one_shot=task,
+            one_shot=data.task,
+            bank=data.bank,
         )
 
     baselines = None
@@ -100,7 +155,7 @@ def evaluate_set_encoder(
     summary = bounds_summary(dataset, set_encoder, sizes, config)
     return Evaluation(
         schema=1,
-        protocol="held_out_classes",
+        protocol="train_bank" if data.bank else "held_out_classes",
         dataset=dataset.name,
         source_note=dataset.source_note,
         split=dataset.split,
@@ -112,7 +167,7 @@ def evaluate_set_encoder(
         model_sha256=set_encoder.fingerprint,
         items=learned.items,
         collections=learned.collections,
-        linear_probe=None,
+        linear_probe=probe(set_encoder, data, config),
         one_shot=learned.one_shot,
         bounds=summary,
         baselines=baselines,

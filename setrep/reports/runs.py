@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from torch.optim.swa_utils import update_bn
@@ -16,14 +17,14 @@ from torch.optim.swa_utils import update_bn
 from setrep import distributed
 from setrep.config import Config, DataConfig
 from setrep.data.dataset import ItemDataset
-from setrep.data.one_shot import OneShotTask
 from setrep.errors import InputError
 from setrep.files import write_atomically
 from setrep.methods.supervised import embedding_spread
 from setrep.protocols.baselines import embed_dataset
 from setrep.protocols.bounds import verify_bounds as verify
 from setrep.protocols.results import Evaluation
-from setrep.reports.evaluation import as_json, evaluate_set_encoder, load_task
+from setrep.reports.evaluation import EvaluationData, as_json, evaluate_set_encoder
+from setrep.reports.monitor import KnnMonitor
 from setrep.reports.trained_on import TrainedOn
 from setrep.set_encoder import SetEncoder
 from setrep.training.build import (
@@ -32,7 +33,6 @@ from setrep.training.build import (
     build_sampler,
     choose_hardware,
     fit_episode,
-    load_split,
     set_encoder_of,
     training_dataset,
 )
@@ -78,14 +78,16 @@ def _train(config: Config, resume: bool, console: Console) -> TrainedRun:
     hardware = choose_hardware(config)
     dataset = training_dataset(config)
     config = fit_episode(config, dataset)
-    sampler = build_sampler(config, dataset)
     method = build_method(config, dataset.item_format)
-    held_out = load_split(config.data, config.evaluation.split)  # before training, not after
+    sampler = build_sampler(config, dataset, draws_episodes=method.draws_episodes)
+    held_out = EvaluationData.read(config)  # before training, not after
     trained_on = TrainedOn.read(config, dataset)
-    trained_on.refuse_shared(held_out)
-    task = load_task(config, held_out)
+    if held_out.bank is None:
+        trained_on.refuse_shared(held_out.dataset)
     directory = distributed.from_rank_0(lambda: start_run(config, hardware, resume))
-    note = f"{dataset.source_note}: {len(dataset)} items of {len(sampler.labels)} classes"
+    note = (
+        f"{dataset.source_note}: {len(dataset)} items of {len(np.unique(dataset.labels))} classes"
+    )
     console.print(note, soft_wrap=True)  # a path in one piece
     start = checkpoint_step(directory) if resume else 0
     num_steps = config.training.max_steps - start
@@ -99,7 +101,15 @@ def _train(config: Config, resume: bool, console: Console) -> TrainedRun:
         )
     began = time.monotonic()
     result = train_loop(
-        method, dataset, sampler, config, hardware, directory, resume=resume, console=console
+        method,
+        dataset,
+        sampler,
+        config,
+        hardware,
+        directory,
+        resume=resume,
+        console=console,
+        monitor=KnnMonitor(held_out, config) if config.evaluation.every_epochs else None,
     )
     if distributed.rank() > 0:
         return TrainedRun(directory, result.step, result.reason, None, is_first=False)
@@ -113,7 +123,7 @@ def _train(config: Config, resume: bool, console: Console) -> TrainedRun:
     # What is on disk is measured, so that `setrep evaluate` gives the same numbers.
     set_encoder = SetEncoder.from_pretrained(directory)
     path = directory / "evaluation.json"
-    evaluation = write_evaluation(set_encoder, held_out, task, config, path)
+    evaluation = write_evaluation(set_encoder, held_out, config, path)
     return TrainedRun(directory, result.step, result.reason, evaluation)
 
 
@@ -125,15 +135,11 @@ def start_run(config: Config, hardware: Hardware, resume: bool) -> Path:
 
 
 def write_evaluation(
-    set_encoder: SetEncoder,
-    dataset: ItemDataset,
-    task: OneShotTask | None,
-    config: Config,
-    path: Path,
+    set_encoder: SetEncoder, data: EvaluationData, config: Config, path: Path
 ) -> Evaluation:
     """Evaluate and write `evaluation.json`."""
-    before = untrained(config, dataset)
-    evaluation = evaluate_set_encoder(set_encoder, before, dataset, task, config)
+    before = untrained(config, data.dataset)
+    evaluation = evaluate_set_encoder(set_encoder, before, data, config)
     write_atomically(path, as_json(evaluation).encode())
     return evaluation
 
@@ -165,27 +171,28 @@ def evaluate(
     Raises:
         InputError: the directory holds no finished run, or the data cannot be read.
     """
-    set_encoder, config, dataset = open_for_evaluation(run, changes)
+    set_encoder, config, data = open_for_evaluation(run, changes)
     path = Path(output) if output else Path(run) / "evaluation.json"
-    return write_evaluation(set_encoder, dataset, load_task(config, dataset), config, path)
+    return write_evaluation(set_encoder, data, config, path)
 
 
 def open_for_evaluation(
     run: str | Path, changes: dict[str, Any] | None
-) -> tuple[SetEncoder, Config, ItemDataset]:
-    """Read a run's set encoder and the split that it is to be measured on."""
+) -> tuple[SetEncoder, Config, EvaluationData]:
+    """Read a run's set encoder and what it is to be measured on."""
     directory = Path(run)
     config = saved_config(directory, of_another_dataset(directory, changes or {}), changes or {})
     set_encoder = SetEncoder.from_pretrained(directory)
-    dataset = load_split(config.data, config.evaluation.split)
-    if "trained_on" in set_encoder.metadata:
+    data = EvaluationData.read(config)
+    dataset = data.dataset
+    if data.bank is None and "trained_on" in set_encoder.metadata:
         TrainedOn.from_json(set_encoder.metadata["trained_on"]).refuse_shared(dataset)
     if dataset.item_format != set_encoder.item_format:
         raise InputError(
             f"The run {directory} takes items of {set_encoder.item_format}, "
             f"but {dataset.name} has {dataset.item_format}."
         )
-    return set_encoder, config, dataset
+    return set_encoder, config, data
 
 
 def of_another_dataset(directory: Path, changes: dict[str, Any]) -> dict[str, Any]:
@@ -211,11 +218,11 @@ def verify_bounds(
     Raises:
         InputError: the directory holds no finished run, or a bound is unknown.
     """
-    set_encoder, config, dataset = open_for_evaluation(run, changes)
-    embeddings = embed_dataset(dataset, set_encoder.encode)
+    set_encoder, config, data = open_for_evaluation(run, changes)
+    embeddings = embed_dataset(data.dataset, set_encoder.encode)
     report = verify(
         embeddings,
-        dataset,
+        data.dataset,
         set_encoder.aggregator,
         sizes=config.evaluation.sizes,
         max_triples=max_triples,

@@ -1,63 +1,38 @@
-"""From names to objects: the one place where a config becomes data, networks and losses."""
+"""From a config to data, samplers, methods and hardware."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Protocol
 
 import torch
+from jaxtyping import Int64
+from torch import Tensor
 
 from setrep import distributed
-from setrep.aggregators import AGGREGATORS, build_aggregator
+from setrep.aggregators import AGGREGATORS
 from setrep.config import Config, DataConfig
 from setrep.data.augmentation import add_rotated_classes
 from setrep.data.dataset import ItemDataset, ItemFormat
+from setrep.data.item_sampler import ItemSampler
 from setrep.data.registry import load_dataset
 from setrep.data.sampler import EpisodeSampler
-from setrep.encoders import ENCODERS, build_encoder
-from setrep.errors import InputError, nearest
-from setrep.losses.supcon import SupConLoss
-from setrep.losses.triplet import TripletMarginLoss
+from setrep.encoders import ENCODERS
+from setrep.errors import InputError
 from setrep.methods.method import Method
-from setrep.methods.supervised import SupervisedMethod
-from setrep.miners import BatchAllMiner, BatchHardMiner, HardNegativeMiner, Miner, SemiHardMiner
 from setrep.set_encoder import SetEncoder
-
-MINERS: dict[str, Callable[[Config], Miner]] = {
-    "batch_all": lambda c: BatchAllMiner(positives=c.miner.positives),
-    "batch_hard": lambda c: BatchHardMiner(positives=c.miner.positives),
-    "semi_hard": lambda c: SemiHardMiner(
-        c.loss.margin, positives=c.miner.positives, distance=c.loss.distance
-    ),
-    "hard_negative": lambda c: HardNegativeMiner(positives=c.miner.positives),
-}
-LOSSES: dict[str, Callable[[Config], TripletMarginLoss | SupConLoss]] = {
-    "triplet": lambda c: TripletMarginLoss(
-        c.loss.margin,
-        distance=c.loss.distance,
-        soft=c.loss.soft,
-        reduction=c.loss.reduction,
-    ),
-    "supcon": lambda c: SupConLoss(c.loss.temperature, positives=c.miner.positives),
-}
+from setrep.training.methods import CONTRASTIVE_LOSSES, LOSSES, METHODS, MINERS, choose
 
 
-def build_supervised(config: Config, item_format: ItemFormat) -> Method:
-    """Build the method that learns from labels."""
-    loss = choose("loss", config.loss.name, LOSSES)(config)
-    miner = choose("miner", config.miner.name, MINERS)(config)
-    encoder = build_encoder(config.encoder, item_format)
-    aggregator = build_aggregator(config.aggregator, encoder.dim)
-    if config.loss.name != "triplet":
-        return SupervisedMethod(encoder, aggregator, loss)
-    return SupervisedMethod(encoder, aggregator, loss, miner, start_step=config.miner.start_step)
+class Sampler(Protocol):
+    """What the loop asks of a sampler of episodes or of single items."""
 
+    offsets: Int64[Tensor, " collection+1"] | None
 
-METHODS: dict[str, Callable[[Config, ItemFormat], Method]] = {"supervised": build_supervised}
+    def __len__(self) -> int: ...
 
-
-T = TypeVar("T")
+    def draw(self, epoch: int, position: int) -> Int64[Tensor, " item"]:
+        """Return the items of any step."""
 
 
 def names(kind: str) -> list[str]:
@@ -65,21 +40,11 @@ def names(kind: str) -> list[str]:
     known = {
         "encoders": (*ENCODERS, "timm:<name>"),
         "aggregators": AGGREGATORS,
-        "losses": LOSSES,
+        "losses": (*LOSSES, *CONTRASTIVE_LOSSES, "difficulty_weighted"),
         "miners": MINERS,
         "methods": METHODS,
     }
     return list(known[kind])
-
-
-def choose(kind: str, name: str, known: dict[str, T]) -> T:
-    """Look a name up, or say which names there are."""
-    if name not in known:
-        names = sorted(known)
-        raise InputError(
-            f"Unknown {kind} '{name}'.{nearest(name, names)} Known: {', '.join(names)}."
-        )
-    return known[name]
 
 
 def load_split(data: DataConfig, split: str) -> ItemDataset:
@@ -94,6 +59,8 @@ def load_split(data: DataConfig, split: str) -> ItemDataset:
         image_size=data.image_size,
         validation_groups=data.validation_groups,
         num_validation_groups=data.num_validation_groups,
+        num_validation_items=data.num_validation_items,
+        num_train_items=data.num_train_items,
         split_seed=data.split_seed,
         on_bad_image=data.on_bad_image,
     )
@@ -120,9 +87,17 @@ def build_method(config: Config, item_format: ItemFormat) -> Method:
         return build(config, item_format)
 
 
-def build_sampler(config: Config, dataset: ItemDataset) -> EpisodeSampler:
+def build_sampler(config: Config, dataset: ItemDataset, *, draws_episodes: bool = True) -> Sampler:
     """Build the sampler of this rank; an epoch passes over about as many items as there are."""
     episode = config.episode
+    if not draws_episodes:
+        return ItemSampler(
+            len(dataset),
+            batch_size=config.training.batch_size,
+            seed=config.training.seed,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+        )
     return EpisodeSampler(
         dataset.labels,
         dataset.keys,

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from rich.console import Console
@@ -17,18 +18,16 @@ from torch.optim.swa_utils import AveragedModel
 
 from setrep import distributed
 from setrep.config import Config
-from setrep.data.augmentation import Augmentation
 from setrep.data.dataset import ItemDataset
-from setrep.data.sampler import EpisodeSampler
 from setrep.errors import InputError
-from setrep.methods.method import Method
-from setrep.training.build import Hardware
+from setrep.methods.method import Method, TrainingItems
+from setrep.training.build import Hardware, Sampler
 from setrep.training.checkpoint import FILE, load_checkpoint, save_checkpoint
 from setrep.training.metrics_log import MetricsLog
 from setrep.training.optimizer import build_average, build_optimizer, set_learning_rate
 from setrep.training.progress import TrainingProgress
 from setrep.training.run_directory import identity
-from setrep.training.steps import autocast, embed_items, load_batch, seed_step
+from setrep.training.steps import BatchLoader, autocast, embed_items, seed_step
 
 
 @dataclass(frozen=True)
@@ -40,19 +39,30 @@ class LoopResult:
     model: Method  # the averaged one where averaging was asked for
 
 
+class Monitor(Protocol):
+    """Measure a method while it trains."""
+
+    every_epochs: int
+
+    def __call__(self, method: Method) -> dict[str, float]:
+        """Return what to log; the method is left as it was."""
+
+
 def train_loop(
     method: Method,
     dataset: ItemDataset,
-    sampler: EpisodeSampler,
+    sampler: Sampler,
     config: Config,
     hardware: Hardware,
     directory: Path,
     *,
     resume: bool = False,
     console: Console | None = None,
+    monitor: Monitor | None = None,
 ) -> LoopResult:
     """Train a method until `max_steps`, `max_minutes` or an interrupt, and checkpoint it.
 
+    `monitor` measures it on rank 0 after every so many epochs, and what it finds is logged.
     Everything random in step s is drawn from (seed, s, rank), so that a continued run repeats an
     unbroken one.
 
@@ -66,7 +76,10 @@ def train_loop(
     averaged = build_average(method, config)
     state = Restart(method, optimizer, averaged, identity(config, dataset))
     start = state.load(directory) if resume else 0
-    augment = Augmentation(config.augmentation)
+    loader = BatchLoader(dataset, config, hardware, num_views=method.num_views)
+    training = TrainingItems(
+        lambda: embed_items(method, dataset, hardware), torch.from_numpy(dataset.labels)
+    )
     steps_per_epoch = len(sampler)
     began = last = time.monotonic()
     step, last_step, reason = start, start, "finished"
@@ -83,9 +96,9 @@ def train_loop(
             epoch, position = divmod(step, steps_per_epoch)
             generator = seed_step(run.seed, step)
             if position == 0:
-                method.before_epoch(epoch, lambda: embed_items(method, dataset, hardware))
-            indices = sampler.episode(epoch, position)
-            batch = load_batch(dataset, indices, sampler.offsets, augment, generator, hardware)
+                method.before_epoch(epoch, training)
+            indices = sampler.draw(epoch, position)
+            batch = loader.load(indices, sampler.offsets, generator)
             set_learning_rate(optimizer, config, step)
             with autocast(hardware):
                 loss, metrics = method.step(batch)
@@ -118,6 +131,11 @@ def train_loop(
                 record["images_per_second"] = len(indices) * distributed.world_size() / seconds
                 log.write(step, record)
                 progress.show(step, record)
+            if monitor and step % (monitor.every_epochs * steps_per_epoch) == 0:
+                measured = monitor(method) if distributed.rank() == 0 else {}
+                log.write(step, {"epoch": epoch + 1.0} | measured)
+                progress.note(step, measured)
+                last, last_step = time.monotonic(), step
             if is_save or is_stop:
                 state.save(directory, step)
             if is_stop and step < run.max_steps:

@@ -47,6 +47,12 @@ class TrainingProgress:
     ) -> None:
         self.bar.stop()
 
+    def note(self, step: int, measured: dict[str, float]) -> None:
+        """Print what was measured between epochs, above the live line."""
+        values = "  ".join(f"{name} {100 * value:.1f} %" for name, value in measured.items())
+        if values:
+            self.console.print(f"step {step}/{self.max_steps}  {values}", highlight=False)
+
     def show(self, step: int, record: dict[str, float]) -> None:
         """Show the record of a step."""
         parts = [f"{label} {record[key]:.3g}" for key, label in SHOWN.items() if key in record]

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64, Shaped
 from torch import Tensor
 
 from setrep import distributed
@@ -15,10 +15,12 @@ from setrep.config import Config
 from setrep.data.augmentation import Augmentation
 from setrep.data.batch import Batch
 from setrep.data.dataset import ItemDataset
-from setrep.data.sampler import EpisodeSampler
+from setrep.data.views import Partners
 from setrep.methods.method import Method
-from setrep.training.build import Hardware
+from setrep.training.build import Hardware, Sampler
 from setrep.training.optimizer import build_optimizer
+
+MOST_RESIDENT = 4 * 2**30  # bytes of items kept on a GPU
 
 
 def seed_step(seed: int, step: int) -> torch.Generator:
@@ -29,21 +31,48 @@ def seed_step(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(number)
 
 
-def load_batch(
-    dataset: ItemDataset,
-    indices: Tensor,
-    offsets: Tensor,
-    augment: Augmentation,
-    generator: torch.Generator,
-    hardware: Hardware,
-) -> Batch:
-    """Copy the items of an episode to the device and augment images there."""
-    device = hardware.device
-    items = dataset.gather(indices).to(device)
-    if dataset.item_format.kind == "image":
-        items = augment(items, generator).contiguous(memory_format=torch.channels_last)
-    labels = torch.from_numpy(dataset.labels[indices.numpy()]).to(device)
-    return Batch([items], labels, offsets.to(device), indices.to(device))
+class BatchLoader:
+    """Copy the items of a batch to the device and make its views there.
+
+    On a GPU all items lie in its memory, as they are stored, where they take at most a few GB.
+    """
+
+    def __init__(
+        self, dataset: ItemDataset, config: Config, hardware: Hardware, *, num_views: int
+    ) -> None:
+        self.dataset, self.device, self.num_views = dataset, hardware.device, num_views
+        self.augment, self.noise = Augmentation(config.augmentation), config.augmentation.noise
+        self.partners = Partners(dataset, config.views) if num_views > 1 else None
+        is_resident = self.device.type == "cuda" and dataset.items.nbytes <= MOST_RESIDENT
+        self.items = torch.from_numpy(np.array(dataset.items)) if is_resident else None
+        if self.items is not None:
+            self.items = self.items.to(self.device)
+
+    def load(
+        self,
+        indices: Int64[Tensor, " n"],
+        offsets: Int64[Tensor, " collection+1"] | None,
+        generator: torch.Generator,
+    ) -> Batch:
+        """Make every view; all draws come from `generator`."""
+        views = []
+        for number in range(self.num_views):
+            chosen = self.partners.draw(indices, number, generator) if self.partners else indices
+            items = self._take(chosen)
+            if self.dataset.item_format.kind == "image":
+                items = self.augment(items, generator).contiguous(memory_format=torch.channels_last)
+            elif self.noise:
+                drawn = torch.randn(items.shape, generator=generator)
+                items = items + self.noise * drawn.to(items.device)
+            views.append(items)
+        labels = torch.from_numpy(self.dataset.labels[indices.numpy()]).to(self.device)
+        on_device = None if offsets is None else offsets.to(self.device)
+        return Batch(views, labels, on_device, indices.to(self.device))
+
+    def _take(self, indices: Int64[Tensor, " n"]) -> Shaped[Tensor, "n ..."]:
+        if self.items is not None:
+            return self.items[indices.to(self.device)]
+        return self.dataset.gather(indices).to(self.device)
 
 
 @torch.no_grad()
@@ -69,7 +98,7 @@ def autocast(hardware: Hardware) -> torch.autocast:
 def forecast_seconds(
     method: Method,
     dataset: ItemDataset,
-    sampler: EpisodeSampler,
+    sampler: Sampler,
     config: Config,
     hardware: Hardware,
 ) -> float:
@@ -77,14 +106,14 @@ def forecast_seconds(
     trial = copy.deepcopy(method).to(hardware.device)
     trial.to(memory_format=torch.channels_last).train()
     optimizer = build_optimizer(trial, config)
-    augment = Augmentation(config.augmentation)
-    indices = sampler.episode(0, 0)
+    loader = BatchLoader(dataset, config, hardware, num_views=method.num_views)
+    indices = sampler.draw(0, 0)
     times = []
     with torch.random.fork_rng():
         for _ in range(5):
             began = time.monotonic()
             generator = seed_step(config.training.seed, 0)
-            batch = load_batch(dataset, indices, sampler.offsets, augment, generator, hardware)
+            batch = loader.load(indices, sampler.offsets, generator)
             with autocast(hardware):
                 loss, _ = trial.step(batch)
             torch.autograd.backward(loss)

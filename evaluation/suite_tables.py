@@ -1,0 +1,115 @@
+"""The table of a suite: each setting beside the first, paired over seeds, and the published."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+from evaluation.cells import is_done, result_path
+from evaluation.suites import Cell
+from setrep.files import write_atomically
+
+
+def write_table(suite: str, budget: str, cells: Sequence[Cell], results: Path) -> str:
+    """Write `table.md` of what is there, and return it."""
+    lines = [f"# {suite}, budget {budget}", ""]
+    for source in dict.fromkeys(cell.source for cell in cells):
+        of_source = [cell for cell in cells if cell.source == source]
+        lines += table(of_source, results)
+    text = "\n".join(lines) + "\n"
+    write_atomically(results / suite / budget / "table.md", text.encode())
+    return text
+
+
+def table(cells: Sequence[Cell], results: Path) -> list[str]:
+    """Tabulate the cells of one source of data."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    is_image = cells[0].source.startswith("cifar10")  # what was published is of CIFAR-10
+    published = {c.variant.name: c.variant.published if is_image else None for c in cells}
+    missing = [cell.name for cell in cells if not is_done(cell, results)]
+    for cell in cells:
+        if cell.name not in missing:
+            kept = json.loads(result_path(cell, results).read_text())
+            found.setdefault(cell.variant.name, {}).update(kept["runs"])
+    lines = [f"## {cells[0].source}", ""]
+    if found:
+        one = next(iter(next(iter(found.values())).values()))
+        first = next(iter(found))
+        lines += [
+            f"{one['source_note']}; {one['num_queries']} queries, {one['num_bank']} in the bank. "
+            f"Weighted kNN top-1 in percent. Differences from `{first}` are paired over seeds "
+            f"(same initialisation and batches), with 95 % t intervals; 'resolves' is the smallest "
+            f"difference that this many seeds would have shown in 80 % of such studies.",
+            "",
+            "| setting | seeds | after 1/4 | at the end | worst class | difference | resolves "
+            "| published |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        lines += [row(name, found, first, published[name]) for name in found]
+    if missing:
+        lines += ["", f"Not run: {', '.join(missing)}."]
+    return [*lines, ""]
+
+
+def row(
+    name: str, found: dict[str, dict[str, dict[str, Any]]], first: str, published: float | None
+) -> str:
+    """Tabulate one setting."""
+    runs = found[name]
+    early = [run["knn_top1_by_epoch"][len(run["knn_top1_by_epoch"]) // 4] for run in runs.values()]
+    final = [run["knn_top1"] for run in runs.values()]
+    worst = [run["worst_class_top1"] for run in runs.values()]
+    shared = sorted(runs.keys() & found[first].keys(), key=int)
+    gaps = [runs[seed]["knn_top1"] - found[first][seed]["knn_top1"] for seed in shared]
+    is_first = name == first
+    cells = [
+        name,
+        str(len(runs)),
+        spread(early),
+        spread(final),
+        spread(worst),
+        "" if is_first else paired(gaps),
+        "" if is_first else resolves(gaps),
+        "" if published is None else f"{published:g}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the mean."""
+    return sum(values) / len(values)
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Return the standard deviation of a sample of two or more."""
+    centre = mean(values)
+    return math.sqrt(sum((value - centre) ** 2 for value in values) / (len(values) - 1))
+
+
+def spread(values: Sequence[float]) -> str:
+    """Write mean and standard deviation, in percent."""
+    text = f"{100 * mean(values):.1f}"
+    return f"{text} ± {100 * deviation(values):.1f}" if len(values) > 1 else text
+
+
+def paired(gaps: Sequence[float]) -> str:
+    """Write the mean difference and its t interval, in percent."""
+    if len(gaps) < 2:
+        return f"{100 * mean(gaps):+.2f}" if gaps else ""
+    half = stats.t.ppf(0.975, len(gaps) - 1) * deviation(gaps) / math.sqrt(len(gaps))
+    low, high = mean(gaps) - half, mean(gaps) + half
+    return f"{100 * mean(gaps):+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
+
+
+def resolves(gaps: Sequence[float]) -> str:
+    """Write the difference that a two-sided test at 5 % finds with a power of 80 %."""
+    if len(gaps) < 2:
+        return ""
+    degrees = len(gaps) - 1
+    needed = stats.t.ppf(0.975, degrees) + stats.t.ppf(0.8, degrees)
+    return f"{100 * needed * deviation(gaps) / math.sqrt(len(gaps)):.2f}"

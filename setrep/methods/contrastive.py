@@ -1,0 +1,96 @@
+"""Learning item embeddings from views of the same items, without labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from setrep import distributed
+from setrep.data.batch import Batch
+from setrep.encoders import ItemEncoder
+from setrep.errors import InputError
+from setrep.losses import ContrastiveLoss, NPairLoss
+from setrep.methods.method import Method, TrainingItems
+from setrep.methods.prior import PriorTracker
+from setrep.methods.supervised import embedding_spread
+
+
+def build_head(width: int, hidden_dim: int, dim: int) -> nn.Sequential:
+    """Build the projection of SimCLR as Chuang et al. 2020 have it; it is not kept."""
+    return nn.Sequential(
+        nn.Linear(width, hidden_dim, bias=False),
+        nn.BatchNorm1d(hidden_dim),
+        nn.ReLU(),
+        nn.Linear(hidden_dim, dim),
+    )
+
+
+class ContrastiveMethod(Method):
+    """Train items so that views of one lie together and apart from those of others.
+
+    The loss sees a projection of the features that are kept. Labels reach it only where its options
+    ask for them, or where `tau_plus` is estimated. Under several processes each takes its own items
+    as anchors against those of all, with the gradient of one process on the whole batch; batch
+    statistics are those of each process.
+    """
+
+    draws_episodes = False
+
+    def __init__(
+        self,
+        encoder: ItemEncoder,
+        aggregator: nn.Module,
+        head: nn.Module,
+        loss: ContrastiveLoss | NPairLoss,
+        *,
+        num_views: int = 2,
+        prior: PriorTracker | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.aggregator = aggregator
+        self.head = head
+        self.loss = loss
+        self.num_views = num_views
+        self.prior = prior
+
+    def step(self, batch: Batch) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+        """Embed every view, and take the loss of this process's items against all."""
+        if self.prior is not None:
+            self.prior.apply_to(self.loss)
+        views = [self.head(self.encoder.features(view)) for view in batch.views]
+        loss, metrics = contrast(self.loss, views, batch)
+        metrics["embedding_spread"] = embedding_spread(views[0].float())
+        return loss, metrics | (self.prior.metrics() if self.prior is not None else {})
+
+    def before_epoch(self, epoch: int, training: TrainingItems) -> None:
+        """Estimate the class prior anew, where that is asked for."""
+        if self.prior is not None:
+            self.prior.update(epoch, training)
+
+
+def contrast(
+    loss: ContrastiveLoss | NPairLoss,
+    views: list[Float[Tensor, "n dim"]],
+    batch: Batch,
+    **more: Any,
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    """Take a loss with this process's items as anchors and those of all as keys.
+
+    Averaged over processes it is the loss of the whole batch, also with unequal shares.
+    """
+    start, total = distributed.share_of(len(views[0]), views[0].device)
+    everyone = [distributed.gather(view) for view in views]
+    more = {name: [distributed.gather(view) for view in of] for name, of in more.items()}
+    labels = None
+    if loss.uses_labels:
+        if batch.labels is None:
+            raise InputError("This loss asks for labels, and the data has none.")
+        labels = distributed.gather(batch.labels)
+    own = torch.arange(start, start + len(views[0]), device=views[0].device)
+    value, metrics = loss.with_metrics(*everyone, labels=labels, anchors=own, **more)
+    share = len(own) * distributed.world_size() / total
+    return value * share, metrics

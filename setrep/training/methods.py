@@ -1,0 +1,192 @@
+"""Methods, losses and miners by name: from a config to what a step does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from torch import nn
+
+from setrep.aggregators import build_aggregator
+from setrep.config import Config
+from setrep.encoders import ItemEncoder, build_encoder
+from setrep.errors import InputError, nearest
+from setrep.item_format import ItemFormat
+from setrep.losses import (
+    ContrastiveLoss,
+    DebiasedBothLoss,
+    DebiasedNegativesLoss,
+    DebiasedPositivesLoss,
+    DebiasedTripletLoss,
+    DifficultyWeightedLoss,
+    HardNegativesLoss,
+    NPairLoss,
+    NTXentLoss,
+    SupConLoss,
+    TripletMarginLoss,
+)
+from setrep.methods.contrastive import ContrastiveMethod, build_head
+from setrep.methods.difficulty import DifficultyMethod
+from setrep.methods.method import Method
+from setrep.methods.prior import PriorTracker
+from setrep.methods.supervised import SupervisedMethod
+from setrep.miners import BatchAllMiner, BatchHardMiner, HardNegativeMiner, Miner, SemiHardMiner
+
+T = TypeVar("T")
+PRIOR_BEFORE_AUTO = 0.1  # what an automatic tau_plus is before its first estimate
+
+MINERS: dict[str, Callable[[Config], Miner]] = {
+    "batch_all": lambda c: BatchAllMiner(positives=c.miner.positives),
+    "batch_hard": lambda c: BatchHardMiner(positives=c.miner.positives),
+    "semi_hard": lambda c: SemiHardMiner(
+        c.loss.margin, positives=c.miner.positives, distance=c.loss.distance
+    ),
+    "hard_negative": lambda c: HardNegativeMiner(positives=c.miner.positives),
+}
+LOSSES: dict[str, Callable[[Config], TripletMarginLoss | SupConLoss]] = {
+    "triplet": lambda c: TripletMarginLoss(
+        c.loss.margin,
+        distance=c.loss.distance,
+        soft=c.loss.soft,
+        reduction=c.loss.reduction,
+    ),
+    "supcon": lambda c: SupConLoss(c.loss.temperature, positives=c.miner.positives),
+}
+
+
+def tau_plus_of(config: Config) -> float:
+    """Return the prior that a loss starts with."""
+    asked = config.loss.tau_plus
+    return PRIOR_BEFORE_AUTO if asked == "auto" else asked
+
+
+def debiased_negatives(config: Config) -> DebiasedNegativesLoss:
+    """Build debiased negatives."""
+    return DebiasedNegativesLoss(
+        config.loss.temperature,
+        tau_plus=tau_plus_of(config),
+        views=config.loss.views,
+        drop_false_negatives=config.loss.drop_false_negatives,
+    )
+
+
+def debiased_positives(config: Config) -> DebiasedPositivesLoss:
+    """Build debiased positives."""
+    return DebiasedPositivesLoss(
+        config.loss.temperature,
+        tau_plus=tau_plus_of(config),
+        estimator=config.loss.estimator,
+        views=config.loss.views,
+        drop_false_negatives=config.loss.drop_false_negatives,
+    )
+
+
+def hard_negatives(config: Config) -> HardNegativesLoss:
+    """Build debiased and hard negatives."""
+    drop = config.loss.drop_false_negatives
+    if drop == "published":
+        raise InputError(
+            "loss.drop_false_negatives='published' is not defined for hard_negatives: use exclude."
+        )
+    return HardNegativesLoss(
+        config.loss.temperature,
+        tau_plus=tau_plus_of(config),
+        beta=config.loss.beta,
+        views=config.loss.views,
+        drop_false_negatives=drop,
+    )
+
+
+CONTRASTIVE_LOSSES: dict[str, Callable[[Config], ContrastiveLoss | NPairLoss]] = {
+    "nt_xent": lambda c: NTXentLoss(
+        c.loss.temperature, drop_false_negatives=c.loss.drop_false_negatives != "none"
+    ),
+    "n_pair": lambda c: NPairLoss(l2_weight=0.002),
+    "debiased_negatives": debiased_negatives,
+    "hard_negatives": hard_negatives,
+    "debiased_positives": debiased_positives,
+    "debiased_both": lambda c: DebiasedBothLoss(
+        debiased_positives(c), debiased_negatives(c), c.loss.positives_weight
+    ),
+}
+PRIORLESS = ("nt_xent", "n_pair")
+
+
+def build_supervised(config: Config, item_format: ItemFormat) -> Method:
+    """Build the method that learns from labels."""
+    loss = choose("loss", config.loss.name, LOSSES)(config)
+    miner = choose("miner", config.miner.name, MINERS)(config)
+    encoder = build_encoder(config.encoder, item_format)
+    aggregator = build_aggregator(config.aggregator, encoder.dim)
+    if config.loss.name != "triplet":
+        return SupervisedMethod(encoder, aggregator, loss)
+    return SupervisedMethod(encoder, aggregator, loss, miner, start_step=config.miner.start_step)
+
+
+def build_contrastive(config: Config, item_format: ItemFormat) -> Method:
+    """Build the method that learns from views."""
+    loss = choose("loss", config.loss.name, CONTRASTIVE_LOSSES)(config)
+    if config.loss.name == "n_pair" and config.views.num_views != 2:
+        raise InputError(
+            f"The n_pair loss takes two views, not views.num_views={config.views.num_views}."
+        )
+    encoder = build_encoder(config.encoder, item_format)
+    return ContrastiveMethod(
+        encoder,
+        build_aggregator(config.aggregator, encoder.dim),
+        head_above(encoder, config),
+        loss,
+        num_views=config.views.num_views,
+        prior=None if config.loss.name in PRIORLESS else tracker(config),
+    )
+
+
+def build_difficulty(config: Config, item_format: ItemFormat) -> Method:
+    """Build the method of two encoders."""
+    if config.views.num_views != 2:
+        raise InputError(
+            "The method difficulty_weighted takes two views, not "
+            f"views.num_views={config.views.num_views}."
+        )
+    tau_plus = tau_plus_of(config)
+    encoder, biased = (build_encoder(config.encoder, item_format) for _ in range(2))
+    return DifficultyMethod(
+        encoder,
+        build_aggregator(config.aggregator, encoder.dim),
+        head_above(encoder, config),
+        DifficultyWeightedLoss(config.loss.temperature, tau_plus=tau_plus),
+        biased,
+        head_above(biased, config),
+        DebiasedTripletLoss(tau_plus=tau_plus),
+        biased_lr_scale=config.optimizer.biased_lr_scale,
+        prior=tracker(config),
+    )
+
+
+def head_above(encoder: ItemEncoder, config: Config) -> nn.Module:
+    """Build the projection that a contrastive loss sees."""
+    return build_head(encoder.dim, config.head.hidden_dim, config.head.dim)
+
+
+def tracker(config: Config) -> PriorTracker | None:
+    """Build what estimates the prior, where that is asked for."""
+    if config.loss.tau_plus != "auto":
+        return None
+    return PriorTracker(PRIOR_BEFORE_AUTO, seed=config.training.seed)
+
+
+METHODS: dict[str, Callable[[Config, ItemFormat], Method]] = {
+    "supervised": build_supervised,
+    "contrastive": build_contrastive,
+    "difficulty_weighted": build_difficulty,
+}
+
+
+def choose(kind: str, name: str, known: dict[str, T]) -> T:
+    """Look a name up, or say which names there are."""
+    if name not in known:
+        names = sorted(known)
+        raise InputError(
+            f"Unknown {kind} '{name}'.{nearest(name, names)} Known: {', '.join(names)}."
+        )
+    return known[name]
