@@ -55,7 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
     failed = 0
     if asked.budget == "smoke":  # seconds: a process each would take longer than the cells
         for cell in everyone:
-            is_done(cell, asked.results_dir) or run_cell(cell, asked.work_dir, asked.results_dir)
+            if not is_done(cell, asked.results_dir):
+                run_cell(cell, asked.work_dir, asked.results_dir)
     else:
         failed = run_suite(everyone, asked)
     table = write_table(asked.suite, asked.budget, everyone, asked.results_dir)

@@ -31,6 +31,7 @@ __all__ = [
     "DataConfig",
     "EncoderConfig",
     "EpisodeConfig",
+    "ViewsConfig",
     "parse_override",
     "read_yaml",
     "resolve",

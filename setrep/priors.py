@@ -78,15 +78,17 @@ def estimate(
     Counts between order statistics are negative binomial; the likelihood of the most similar 80 %
     of the positive pairs is maximised. The interval is a percentile bootstrap over pairs.
 
-    Consistent where the curve holds, and with $b \ge 1$ no negative pairs are as similar as the
-    most similar positive pairs: the anchor-set condition, without which $\tau^+$ cannot be known
-    from similarities (Blanchard, Lee and Scott 2010). Otherwise it is too high, by about the odds
-    of negatives among the most similar pairs, and the interval does not know it. Positive pairs
-    must be drawn as random pairs of one class are: augmentations of one image are more alike than
-    its class is, and make the estimate too low.
+    Consistent where the curve holds: then, as $b \ge 1$, no negative pair is as similar as the most
+    similar positive pairs. Without such an anchor set $\tau^+$ cannot be told from similarities
+    (Blanchard, Lee and Scott 2010): the estimate is too high, by about the odds of negatives among
+    the most similar pairs, and the interval does not know it. With classes that are twins, as
+    letters that two alphabets share, it is more than twice the truth; `from_labels` has no such
+    error. Positive pairs must be random pairs of one class. Augmentations of one image are more
+    alike than its class is, and make the estimate too low, tenfold and more.
 
-    Simulated with 300 positive pairs (`tests/test_priors.py`), classes around points of a sphere:
-    the standard deviation is 5 % of the truth at 0.1 and 0.01, 9 % at 1/964. PLACEHOLDER
+    In simulations with 300 positive pairs of classes around points of a sphere, the standard
+    deviation is 5 to 6 % of the truth at 0.1 and 0.01, and 10 % at 1/964. Of 100 intervals at 95 %
+    in each of ten settings, spheres, bells and digits, 88 to 99 held the truth, 94 on average.
 
     Args:
         positive_similarities: of pairs known to share a class; a few hundred.

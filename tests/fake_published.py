@@ -14,12 +14,16 @@ from PIL import Image
 
 from tests.fakes import encoded, write_files
 
-SPLITS = {"train": 6, "test": 2}  # images of each class
-
 
 def random_images(num: int, side: int, seed: int) -> np.ndarray:
     """Return uint8 `[num, 3, side, side]`; no two are alike."""
     return np.random.default_rng(seed).integers(0, 256, (num, 3, side, side), dtype=np.uint8)
+
+
+IMAGES = {"train": random_images(30, 32, seed=1), "test": random_images(6, 32, seed=2)}
+TEN = ("airplane", "bird", "cat")
+HUNDRED = ("apple", "beaver", "dolphin")  # fruit and vegetables, and two aquatic mammals
+FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 
 
 def picture(pixels: np.ndarray) -> Image.Image:
@@ -124,3 +128,19 @@ def original_tinyimagenet_files(
     files["test/images/test_0.JPEG"] = encoded(Image.new("RGB", (64, 64)))
     files["wnids.txt"] = "\n".join(classes).encode()
     return files
+
+
+def cifar_values(name: str) -> dict[str, Any]:
+    """Return what each batch file of one of the two data sets holds."""
+    ten = name == "cifar10"
+    return cifar10_values(IMAGES, TEN) if ten else cifar100_values(IMAGES, HUNDRED)
+
+
+def fake_cifar(root: Path, name: str, place: str) -> Path:
+    """Write the images in one of the layouts; return the data root."""
+    if "python" in place or "batches" in place:
+        top = f"{FOLDERS[name]}/" if ".tar" in place else ""
+        fake_batches(root / place, cifar_values(name), top=top)
+    else:
+        write_files(root / place, folder_files(IMAGES, TEN if name == "cifar10" else HUNDRED))
+    return root

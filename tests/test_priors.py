@@ -92,7 +92,7 @@ def test_more_pairs_bring_the_estimate_nearer():
 
 
 def test_the_interval_covers_the_truth():
-    # 54 of these 60. Over 150 samples of each simulation above: see the docstring of `estimate`.
+    # The docstring of `estimate` says how often in longer simulations.
     num_covered = 0
     for seed in range(60):
         low, high = estimate(*mixture(0.1, 10_000, seed=seed), num_bootstrap=40).interval

@@ -47,7 +47,7 @@ def read_pickle(content: bytes) -> dict[str, Any]:
 def _check_sizes(content: bytes) -> None:
     """Refuse numbers that would make the standard reader ask for memory it never fills."""
     for code, argument, _ in pickletools.genops(content):  # stops at a string that is cut short
-        if code.name in ("PUT", "LONG_BINPUT") and argument > len(content):
+        if code.name in ("PUT", "LONG_BINPUT") and int(argument or 0) > len(content):
             raise ValueError(f"it numbers an object {argument}, more than it has bytes")
 
 

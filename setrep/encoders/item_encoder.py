@@ -43,5 +43,5 @@ class ItemEncoder(nn.Module):
         """Return embeddings before normalisation; a head above them takes these."""
         if items.dtype == torch.uint8:
             items = items.float() / 255
-        embeddings = self.projection(self.backbone(items))
+        embeddings: Tensor = self.projection(self.backbone(items))
         return embeddings.float() if embeddings.dtype != torch.float64 else embeddings

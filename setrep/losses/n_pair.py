@@ -54,7 +54,7 @@ class NPairLoss(nn.Module):
         check_views(views, labels)
         if len(views) != 2:
             raise InputError(f"The N-pair loss takes two views of each item, not {len(views)}.")
-        if labels is not None and len(labels.unique()) < len(labels):
+        if labels is not None and len(torch.unique(labels)) < len(labels):
             raise InputError("The N-pair loss takes one pair of each class; two share a label.")
         with torch.autocast(views[0].device.type, enabled=False):
             first, positives = (at_least_float32(view) for view in views)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -14,7 +14,7 @@ from setrep.encoders import ItemEncoder
 from setrep.errors import InputError
 from setrep.losses import ContrastiveLoss, NPairLoss
 from setrep.methods.method import Method, TrainingItems
-from setrep.methods.prior import PriorTracker
+from setrep.methods.prior import HasPrior, PriorTracker
 from setrep.methods.supervised import embedding_spread
 
 
@@ -50,6 +50,8 @@ class ContrastiveMethod(Method):
         prior: PriorTracker | None = None,
     ) -> None:
         super().__init__()
+        if prior is not None and not hasattr(loss, "tau_plus"):
+            raise InputError(f"{type(loss).__name__} corrects for no prior: track none.")
         self.encoder = encoder
         self.aggregator = aggregator
         self.head = head
@@ -60,7 +62,7 @@ class ContrastiveMethod(Method):
     def step(self, batch: Batch) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Embed every view, and take the loss of this process's items against all."""
         if self.prior is not None:
-            self.prior.apply_to(self.loss)
+            self.prior.apply_to(cast("HasPrior", self.loss))
         views = [self.head(self.encoder.features(view)) for view in batch.views]
         loss, metrics = contrast(self.loss, views, batch)
         metrics["embedding_spread"] = embedding_spread(views[0].float())

@@ -60,9 +60,9 @@ class DifficultyMethod(Method):
 
     def step(self, batch: Batch) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Embed both views twice; the sum of two losses that share no parameters."""
-        for loss in (self.loss, self.biased_loss):
-            if self.prior is not None:
-                self.prior.apply_to(loss)
+        if self.prior is not None:
+            self.prior.apply_to(self.loss)
+            self.prior.apply_to(self.biased_loss)
         views = [self.head(self.encoder.features(view)) for view in batch.views]
         biased = [self.biased_head(self.biased_encoder.features(view)) for view in batch.views]
         loss, metrics = contrast(self.loss, views, batch, biased=[v.detach() for v in biased])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -13,6 +15,12 @@ from setrep.methods.method import TrainingItems
 NUM_LABELLED = 1000  # items whose labels are looked at
 NUM_POSITIVES = 500  # pairs of them that share a label
 NUM_RANDOM = 200_000  # pairs of any two training items
+
+
+class HasPrior(Protocol):
+    """A loss that corrects for a class prior."""
+
+    tau_plus: float
 
 
 class PriorTracker(nn.Module):
@@ -31,7 +39,7 @@ class PriorTracker(nn.Module):
         self.register_buffer("tau_plus", torch.tensor(tau_plus, dtype=torch.float64))
         self.register_buffer("interval", torch.full((2,), torch.nan, dtype=torch.float64))
 
-    def apply_to(self, loss: nn.Module) -> None:
+    def apply_to(self, loss: HasPrior) -> None:
         """Set the prior that a loss corrects for."""
         loss.tau_plus = float(self.tau_plus)
 
@@ -86,6 +94,6 @@ def similarity(
 ) -> Float[Tensor, " pair"]:
     """Return the inner product of each pair, a part at a time."""
     parts = [
-        (embeddings[part[:, 0]] * embeddings[part[:, 1]]).sum(dim=1) for part in pairs.split(8192)
+        (embeddings[part[:, 0]] * embeddings[part[:, 1]]).sum(dim=1) for part in torch.split(pairs, 8192)
     ]
     return torch.cat(parts)

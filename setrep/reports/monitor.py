@@ -35,7 +35,8 @@ class KnnMonitor:
         method.eval()
 
         def embed(items: Tensor) -> Tensor:
-            return method.encoder(items.to(device)).cpu()
+            embeddings: Tensor = method.encoder(items.to(device))
+            return embeddings.cpu()
 
         found = knn_accuracy(
             embed_dataset(self.dataset, embed),

@@ -27,7 +27,9 @@ from setrep.training.methods import CONTRASTIVE_LOSSES, LOSSES, METHODS, MINERS,
 class Sampler(Protocol):
     """What the loop asks of a sampler of episodes or of single items."""
 
-    offsets: Int64[Tensor, " collection+1"] | None
+    @property
+    def offsets(self) -> Int64[Tensor, " collection+1"] | None:
+        """Offsets of the collections in a batch, if it has any."""
 
     def __len__(self) -> int: ...
 
