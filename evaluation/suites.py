@@ -169,7 +169,7 @@ def cells(suite: str, budget: str) -> list[Cell]:
         groups = [(seed,) for seed in seeds] if "cifar" in source else [tuple(seeds)]
         for group in groups:
             for one in SUITES[suite]:
-                max_steps = {"training": {"max_steps": round(epochs * one.cost) * steps}}
+                max_steps = {"training": {"max_steps": round(epochs * one.cost * steps)}}
                 settings = merge(merge(of_source, one.settings), max_steps)
                 found.append(Cell(suite, budget, source, one, group, settings))
     return found

@@ -230,7 +230,7 @@ def test_there_are_20_superclasses_of_5_classes():
     assert list(SUPERCLASSES) == sorted(SUPERCLASSES)
 
 
-def test_torchvision_reads_what_the_fakes_fake_cifar(tmp_path, monkeypatch):
+def test_torchvision_reads_what_the_fakes_write(tmp_path, monkeypatch):
     datasets = pytest.importorskip("torchvision.datasets")
     root = fake_cifar(tmp_path / "data", "cifar10", "cifar-10-batches-py")
     monkeypatch.setattr(datasets.CIFAR10, "_check_integrity", lambda self: True)
