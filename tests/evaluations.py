@@ -15,7 +15,7 @@ from setrep.data.dataset import ItemDataset
 from setrep.data.one_shot import OneShotTask
 from setrep.encoders import build_encoder
 from setrep.item_format import ItemFormat
-from setrep.reports.evaluation import evaluate_set_encoder, load_task
+from setrep.reports.evaluation import EvaluationData, evaluate_set_encoder, load_task
 from setrep.set_encoder import SetEncoder
 
 FORMAT = ItemFormat("image", 1, 8)
@@ -72,7 +72,7 @@ def set_encoder(config, seed: int) -> SetEncoder:
 def evaluate(dataset: ItemDataset, task: OneShotTask | None = None, **changes):
     config = resolve(SETTINGS, changes)
     return evaluate_set_encoder(
-        set_encoder(config, 0), set_encoder(config, 1), dataset, task, config
+        set_encoder(config, 0), set_encoder(config, 1), EvaluationData(dataset, task=task), config
     )
 
 

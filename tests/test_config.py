@@ -14,6 +14,7 @@ from setrep.cli import main
 from setrep.config import (
     DATASET_DEFAULTS,
     DATASET_DEFAULTS_CUDA,
+    METHOD_DEFAULTS,
     Config,
     merge,
     parse_override,
@@ -42,6 +43,8 @@ def test_a_data_set_has_its_own_defaults_over_those_of_the_models(name, has_cuda
     own = DATASET_DEFAULTS.get(name, {})
     if has_cuda:
         own = merge(own, DATASET_DEFAULTS_CUDA.get(name, {}))
+    method = own.get("training", {}).get("method", "supervised")
+    own = merge(METHOD_DEFAULTS[method], own)
     expected = Config.model_validate(merge({"data": {"dataset": name}}, own))
     assert resolve({"data": {"dataset": name}}, has_cuda=has_cuda) == expected
 

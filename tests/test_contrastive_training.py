@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from setrep.config import METHOD_OF_LOSS, resolve
 from setrep.errors import InputError
-from setrep.protocols.items import evaluate_items, knn_accuracy
+from setrep.protocols.items import evaluate_items
 from setrep.reports import runs
+from setrep.reports.tables import evaluation_table
 from setrep.training.build import names
 from setrep.training.checkpoint import load_checkpoint
 
@@ -157,18 +161,30 @@ def test_measuring_while_training_changes_no_weight(data: Path, tmp_path: Path):
     assert plain.read_bytes() == measured.read_bytes()
 
 
-def test_weighted_knn_alone_is_that_of_the_whole_evaluation():
+def test_without_map_at_r_all_else_stays():
     generator = torch.Generator().manual_seed(0)
     bank, queries = (torch.randn(n, 5, generator=generator) for n in (80, 30))
     bank_labels, labels = (torch.randint(2, 9, (n,), generator=generator) for n in (80, 30))
     options = {"bank": bank, "bank_labels": bank_labels, "knn_k": 7, "knn_temperature": 0.5}
-    whole, alone = (
-        evaluate_items(queries, labels, **options),
-        knn_accuracy(queries, labels, **options),
+    whole = evaluate_items(queries, labels, **options)
+    assert whole.map_at_r is not None
+    assert evaluate_items(queries, labels, **options, with_map_at_r=False) == replace(
+        whole, map_at_r=None
     )
-    assert alone.knn_top1 == whole.knn_top1
-    assert alone.knn_top5 == whole.knn_top5
-    assert alone.worst_class_top1 == whole.worst_class_top1
+
+
+def test_a_linear_probe_is_fitted_to_the_bank_and_shown(data: Path, tmp_path: Path):
+    evaluation = settings(data, tmp_path)["evaluation"] | {"linear_probe": True, "baselines": True}
+    found = train(data, tmp_path, loss={"name": "nt_xent"}, evaluation=evaluation).evaluation
+    assert (found.linear_probe["num_train"], found.linear_probe["num_test"]) == (120, 40)
+    assert found.linear_probe["top1"] > 0.5
+    assert found.items.map_at_r is None
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(evaluation_table(found))
+    shown = console.export_text()
+    assert "linear probe: top-1" in shown
+    assert "MAP@R" not in shown.split("sets of")[0]
+    assert "(train bank, %)" in shown
 
 
 REFUSED = {

@@ -17,7 +17,7 @@ from setrep.item_format import ItemFormat
 from setrep.methods.supervised import embedding_spread
 from setrep.protocols.results import OneShotResult
 from setrep.reports import runs
-from setrep.reports.evaluation import as_json, evaluate_set_encoder, load_task
+from setrep.reports.evaluation import EvaluationData, as_json, evaluate_set_encoder, load_task
 from setrep.reports.runs import untrained
 from setrep.training.build import build_method
 from setrep.training.run_directory import environment
@@ -110,7 +110,7 @@ def test_an_evaluation_says_what_was_measured(evaluation):
 
 def test_the_learned_and_the_untrained_column_are_of_different_encoders(evaluation):
     swapped = evaluate_set_encoder(
-        set_encoder(resolve(SETTINGS), 1), None, glyphs(), None, resolve(SETTINGS)
+        set_encoder(resolve(SETTINGS), 1), None, EvaluationData(glyphs()), resolve(SETTINGS)
     )
     assert evaluation.baselines.untrained.items == swapped.items
     assert evaluation.items != swapped.items

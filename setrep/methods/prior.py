@@ -94,6 +94,7 @@ def similarity(
 ) -> Float[Tensor, " pair"]:
     """Return the inner product of each pair, a part at a time."""
     parts = [
-        (embeddings[part[:, 0]] * embeddings[part[:, 1]]).sum(dim=1) for part in torch.split(pairs, 8192)
+        (embeddings[part[:, 0]] * embeddings[part[:, 1]]).sum(dim=1)
+        for part in torch.split(pairs, 8192)
     ]
     return torch.cat(parts)

@@ -59,7 +59,8 @@ def evaluate_embedding(
 ) -> Scores:
     """Measure items, collections and, for image data and a task, one-shot classification.
 
-    With a bank (`train_bank`) items are compared with its items, as they are, not augmented.
+    With a bank (`train_bank`) items are compared with its items, as they are, not augmented, and
+    without MAP@R, for which thousands of training items would be relevant to each.
     """
     embeddings = embed_dataset(dataset, embed)
     return Scores(
@@ -70,6 +71,7 @@ def evaluate_embedding(
             knn_temperature=knn_temperature,
             bank=embed_dataset(bank, embed) if bank else None,
             bank_labels=labels_as_in(dataset, bank) if bank else None,
+            with_map_at_r=bank is None,
         ),
         collections=tuple(
             evaluate_collections(

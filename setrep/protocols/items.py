@@ -16,7 +16,7 @@ from setrep.metrics import (
     true_class_rank,
     weighted_knn_log_votes,
 )
-from setrep.protocols.results import ItemResult, KnnAccuracy
+from setrep.protocols.results import ItemResult
 
 NEIGHBOURS_AT_ONCE = 2_000_000  # all that is kept of a chunk's neighbours: about 100 MB
 
@@ -30,13 +30,15 @@ def evaluate_items(
     knn_temperature: float = 0.1,
     bank: Float[Tensor, "bank dim"] | None = None,
     bank_labels: Int64[Tensor, " bank"] | None = None,
+    with_map_at_r: bool = True,
 ) -> ItemResult:
     """Measure weighted kNN, recall@1 and MAP@R by cosine similarity, from one search.
 
     Without a bank every item is a query against all others (`held_out_classes`); with one, items
     are queries against it (`train_bank`). Embeddings are L2-normalised here. A query whose label
     has no item in the bank counts as wrong everywhere but in MAP@R, which leaves it out.
-    `knn_k` is cut to the size of the bank; the result says which was used.
+    `knn_k` is cut to the size of the bank; the result says which was used. MAP@R searches as deep
+    as a class has items; without it `knn_k` neighbours are enough.
 
     Raises:
         InputError: counts do not fit, or there is nothing to compare with.
@@ -58,6 +60,7 @@ def evaluate_items(
         numbers[: len(bank)],
         knn_k,
         knn_temperature,
+        with_map_at_r,
     )
     is_right = (rank < 1).double()
     return ItemResult(
@@ -71,42 +74,6 @@ def evaluate_items(
         worst_class_top1=float(class_means(is_right, numbers[len(bank) :]).min()),
         recall_at_1=float(first.mean()),
         map_at_r=None if bool(precision.isnan().all()) else float(precision.nanmean()),
-    )
-
-
-@torch.no_grad()
-def knn_accuracy(
-    embeddings: Float[Tensor, "item dim"],
-    labels: Int64[Tensor, " item"],
-    *,
-    bank: Float[Tensor, "bank dim"],
-    bank_labels: Int64[Tensor, " bank"],
-    knn_k: int,
-    knn_temperature: float,
-) -> KnnAccuracy:
-    """Measure weighted kNN alone, from as few neighbours as it takes: for use while training.
-
-    The numbers are those of `evaluate_items`, which also searches as deep as MAP@R asks.
-    """
-    _check(embeddings, labels, bank, bank_labels, len(bank), knn_k)
-    knn_k = min(knn_k, len(bank))
-    numbers = torch.unique(torch.cat([bank_labels, labels]), return_inverse=True)[1]
-    of_bank, of_items = numbers[: len(bank)], numbers[len(bank) :]
-    queries, stored = unit_length(embeddings), unit_length(bank)
-    num_classes = int(numbers.max()) + 1
-    chunk = max(1, NEIGHBOURS_AT_ONCE // max(knn_k, num_classes))
-    ranks = []
-    for at in range(0, len(queries), chunk):
-        of = slice(at, at + chunk)
-        score, index = top_k(queries[of], stored, knn_k, metric="euclidean")
-        votes = weighted_knn_log_votes(1 + score / 2, of_bank[index], num_classes, knn_temperature)
-        ranks.append(true_class_rank(votes, of_items[of]))
-    rank = torch.cat(ranks)
-    is_right = (rank < 1).double()
-    return KnnAccuracy(
-        knn_top1=float(is_right.mean()),
-        knn_top5=float((rank < 5).double().mean()),
-        worst_class_top1=float(class_means(is_right, of_items).min()),
     )
 
 
@@ -127,12 +94,13 @@ def _measure(
     bank_labels: Tensor,
     knn_k: int,
     knn_temperature: float,
+    with_map_at_r: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return each query's rank of its class by votes, recall@1 and MAP@R; labels from 0."""
+    """Return each query's rank of its class by votes, recall@1 and MAP@R or NaN; labels from 0."""
     num_classes = int(max(labels.max(), bank_labels.max())) + 1
     is_self = int(bank is None)
     num_relevant = bank_labels.bincount(minlength=num_classes)[labels] - is_self
-    k = max(knn_k, int(num_relevant.max()))
+    k = max(knn_k, int(num_relevant.max()) if with_map_at_r else 1)
     chunk = max(1, NEIGHBOURS_AT_ONCE // max(k, num_classes))
     ranks, firsts, precisions = [], [], []
     for at in range(0, len(queries), chunk):
@@ -151,7 +119,8 @@ def _measure(
         is_relevant = found == labels[of].unsqueeze(1)
         ranks.append(true_class_rank(votes, labels[of]))
         firsts.append(recall_at_k(is_relevant, 1))
-        precisions.append(map_at_r(is_relevant, num_relevant[of]))
+        none = torch.full_like(firsts[-1], torch.nan)
+        precisions.append(map_at_r(is_relevant, num_relevant[of]) if with_map_at_r else none)
     return torch.cat(ranks), torch.cat(firsts), torch.cat(precisions)
 
 

@@ -19,16 +19,7 @@ class ItemResult:
     knn_top5: float
     worst_class_top1: float
     recall_at_1: float
-    map_at_r: float | None  # none when no query has a relevant item
-
-
-@dataclass(frozen=True)
-class KnnAccuracy:
-    """Weighted kNN against a bank of training items; fractions in [0, 1]."""
-
-    knn_top1: float
-    knn_top5: float
-    worst_class_top1: float
+    map_at_r: float | None  # none when no query has a relevant item, and for `train_bank`
 
 
 @dataclass(frozen=True)

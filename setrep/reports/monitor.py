@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import torch
 from torch import Tensor
 
@@ -11,7 +9,7 @@ from setrep.config import Config
 from setrep.errors import InputError
 from setrep.methods.method import Method
 from setrep.protocols.baselines import embed_dataset, labels_as_in
-from setrep.protocols.items import knn_accuracy
+from setrep.protocols.items import evaluate_items
 from setrep.reports.evaluation import EvaluationData
 
 
@@ -38,13 +36,18 @@ class KnnMonitor:
             embeddings: Tensor = method.encoder(items.to(device))
             return embeddings.cpu()
 
-        found = knn_accuracy(
+        found = evaluate_items(
             embed_dataset(self.dataset, embed),
             torch.from_numpy(self.dataset.labels),
             bank=embed_dataset(self.bank, embed),
             bank_labels=labels_as_in(self.dataset, self.bank),
             knn_k=self.settings.knn_k,
             knn_temperature=self.settings.knn_temperature,
+            with_map_at_r=False,
         )
         method.train(was_training)
-        return asdict(found)
+        return {
+            "knn_top1": found.knn_top1,
+            "knn_top5": found.knn_top5,
+            "worst_class_top1": found.worst_class_top1,
+        }

@@ -34,6 +34,8 @@ def evaluation_table(result: Evaluation) -> Table:
     for name in shown:
         table.add_column(name, justify="right", overflow="fold")
     rows = [measures(scores) for scores in shown.values()]
+    if result.linear_probe:
+        rows[0]["linear probe: top-1"] = percent(result.linear_probe["top1"])
     for measure in rows[0]:
         table.add_row(measure, *(row.get(measure, "–") for row in rows))
     return table
@@ -41,19 +43,22 @@ def evaluation_table(result: Evaluation) -> Table:
 
 def verdict(result: Evaluation) -> str | None:
     """Say plainly which baselines the encoder does not beat."""
-    own = result.items.map_at_r if result.items else None
-    if result.baselines is None or own is None:
+    if result.baselines is None or result.items is None:
         return None
+    measure, name_of = "map_at_r", "MAP@R"
+    if result.items.map_at_r is None:
+        measure, name_of = "knn_top1", f"{result.items.knn_k}-NN top-1"
+    own = getattr(result.items, measure)
     named = {"pixels": result.baselines.pixels, "the untrained encoder": result.baselines.untrained}
     found = {name: scores.items for name, scores in named.items() if scores and scores.items}
     better = [
-        f"{name} ({percent(items.map_at_r)})"
+        f"{name} ({percent(getattr(items, measure))})"
         for name, items in found.items()
-        if items.map_at_r is not None and items.map_at_r >= own
+        if (value := getattr(items, measure)) is not None and value >= own
     ]
     if not better:
         return None
-    return f"Items, MAP@R: {percent(own)}, no better than {' and '.join(better)}."
+    return f"Items, {name_of}: {percent(own)}, no better than {' and '.join(better)}."
 
 
 def measures(scores: Scores) -> dict[str, str]:
@@ -65,8 +70,9 @@ def measures(scores: Scores) -> dict[str, str]:
             "items: recall@1": percent(items.recall_at_1),
             f"items: {items.knn_k}-NN top-1": percent(items.knn_top1),
             "items: worst class top-1": percent(items.worst_class_top1),
-            "items: MAP@R": percent(items.map_at_r),
         }
+        if items.map_at_r is not None:
+            out["items: MAP@R"] = percent(items.map_at_r)
     for found in scores.collections:
         if found.num_queries:
             out[f"sets of {found.size}: recall@1 [95 %]"] = with_interval(found)
