@@ -31,6 +31,7 @@ def train(
     classes_per_episode: Annotated[int | None, typer.Option()] = None,
     collections_per_class: Annotated[int | None, typer.Option()] = None,
     items_per_collection: Annotated[int | None, typer.Option()] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Items; without episodes.")] = None,
     max_steps: Annotated[int | None, typer.Option(help="Defines the schedule.")] = None,
     max_minutes: Annotated[float | None, typer.Option(help="Stop then, to be resumed.")] = None,
     one_shot: Annotated[
@@ -66,6 +67,7 @@ def train(
             loss__name=loss,
             training__method=method,
             training__level=level,
+            training__batch_size=batch_size,
             training__max_steps=max_steps,
             training__max_minutes=max_minutes,
             training__device=device,

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from setrep import priors
+from setrep import distributed, priors
 from setrep.errors import InputError
 from setrep.methods.method import TrainingItems
 
@@ -51,15 +51,19 @@ class PriorTracker(nn.Module):
         """
         if epoch == 0:
             return
+        # One process decides: batch statistics, and so embeddings, are each process's own.
+        found = distributed.from_rank_0(lambda: self._estimate(epoch, training))
+        self.tau_plus.fill_(min(max(found.value, 1e-8), 0.999))
+        self.interval.copy_(torch.tensor(found.interval))
+
+    def _estimate(self, epoch: int, training: TrainingItems) -> priors.PriorEstimate:
         generator = torch.Generator().manual_seed(self.seed + epoch)
         embeddings = nn.functional.normalize(training.embed())
         positives = positive_pairs(training.labels, generator)
         randoms = random_pairs(len(embeddings), generator)
-        found = priors.estimate(
+        return priors.estimate(
             *(similarity(embeddings, pairs) for pairs in (positives, randoms)), seed=self.seed
         )
-        self.tau_plus.fill_(min(max(found.value, 1e-8), 0.999))
-        self.interval.copy_(torch.tensor(found.interval))
 
     def metrics(self) -> dict[str, Tensor]:
         """What to log."""
