@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     if asked.budget == "smoke":  # seconds: a process each would take longer than the cells
         for cell in everyone:
             if not is_done(cell, asked.results_dir):
-                run_cell(cell, asked.work_dir, asked.results_dir)
+                run_cell(cell, asked.work_dir, asked.results_dir, asked.max_minutes)
     else:
         failed = run_suite(everyone, asked)
     table = write_table(asked.suite, asked.budget, everyone, asked.results_dir)

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import setrep
-from evaluation.mixture import write_digits, write_mixture
+from evaluation import mixture
 from evaluation.suites import Cell
 from setrep.config import Config, merge, resolve
 from setrep.errors import InputError
 from setrep.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "suites"
-VECTORS = {"mixture": write_mixture, "digits": write_digits}
+VECTORS = {"mixture": mixture.write_mixture, "digits": mixture.write_digits}
 
 
 def result_path(cell: Cell, results: Path = RESULTS) -> Path:
@@ -26,10 +26,11 @@ def result_path(cell: Cell, results: Path = RESULTS) -> Path:
 
 
 def config_hash(cell: Cell) -> str:
-    """Return what changes with any setting of a cell, defaults included, but with no path."""
+    """Return what changes with any setting of a cell, or how its vectors are made; no paths."""
     config = resolve(cell.settings).model_dump(mode="json")
     config["data"]["data_root"] = config["output_dir"] = None
-    text = json.dumps([config, cell.seeds], sort_keys=True)
+    made = Path(mixture.__file__).read_text() if cell.source in VECTORS else None
+    text = json.dumps([config, cell.seeds, made], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -53,7 +54,10 @@ def run_cell(
     place = work / cell.suite / cell.budget / f"{cell.name}-{config_hash(cell)}"
     runs = {}
     for seed in cell.seeds:
-        found = run_seed(cell, seed, place, max_minutes)
+        left = None
+        if max_minutes is not None:
+            left = max(max_minutes - (time.monotonic() - began) / 60, 1e-6)
+        found = run_seed(cell, seed, place, left)
         if found is None:
             return False
         runs[str(seed)] = found

@@ -11,7 +11,7 @@ from typing import Any
 from scipy import stats
 
 from evaluation.cells import is_done, result_path
-from evaluation.suites import Cell
+from evaluation.suites import Cell, Variant
 from setrep.files import write_atomically
 
 
@@ -30,7 +30,7 @@ def table(cells: Sequence[Cell], results: Path) -> list[str]:
     """Tabulate the cells of one source of data."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     is_image = cells[0].source.startswith("cifar10")  # what was published is of CIFAR-10
-    published = {c.variant.name: c.variant.published if is_image else None for c in cells}
+    variants = {cell.variant.name: cell.variant for cell in cells}
     missing = [cell.name for cell in cells if not is_done(cell, results)]
     for cell in cells:
         if cell.name not in missing:
@@ -39,43 +39,50 @@ def table(cells: Sequence[Cell], results: Path) -> list[str]:
     lines = [f"## {cells[0].source}", ""]
     if found:
         one = next(iter(next(iter(found.values())).values()))
-        first = next(iter(found))
+        everyone = [run for runs in found.values() for run in runs.values()]
+        early = max(1, min(len(run["knn_top1_by_epoch"]) for run in everyone) // 4)
         lines += [
             f"{one['source_note']}; {one['num_queries']} queries, {one['num_bank']} in the bank. "
-            f"Weighted kNN top-1 in percent. Differences from `{first}` are paired over seeds "
-            f"(same initialisation and batches), with 95 % t intervals; 'resolves' is the smallest "
-            f"difference that this many seeds would have shown in 80 % of such studies.",
+            f"Weighted kNN top-1 in percent. Differences from the setting named beside them are "
+            f"paired over seeds (same initialisation, batches and augmentation), with 95 % t "
+            f"intervals; 'resolves' is the smallest difference that this many seeds would have "
+            f"shown in 80 % of such studies.",
             "",
-            "| setting | seeds | after 1/4 | at the end | worst class | difference | resolves "
-            "| published |",
-            "|---|---|---|---|---|---|---|---|",
+            f"| setting | seeds | after epoch {early} | at the end | worst class | beside "
+            "| difference | resolves | published |",
+            "|---|---|---|---|---|---|---|---|---|",
         ]
-        lines += [row(name, found, first, published[name]) for name in found]
+        lines += [row(variants[name], found, early, is_image) for name in found]
     if missing:
         lines += ["", f"Not run: {', '.join(missing)}."]
     return [*lines, ""]
 
 
 def row(
-    name: str, found: dict[str, dict[str, dict[str, Any]]], first: str, published: float | None
+    variant: Variant,
+    found: dict[str, dict[str, dict[str, Any]]],
+    early_epoch: int,
+    is_image: bool,
 ) -> str:
     """Tabulate one setting."""
-    runs = found[name]
-    early = [run["knn_top1_by_epoch"][len(run["knn_top1_by_epoch"]) // 4] for run in runs.values()]
+    runs = found[variant.name]
+    early = [run["knn_top1_by_epoch"][early_epoch - 1] for run in runs.values()]
     final = [run["knn_top1"] for run in runs.values()]
     worst = [run["worst_class_top1"] for run in runs.values()]
-    shared = sorted(runs.keys() & found[first].keys(), key=int)
-    gaps = [runs[seed]["knn_top1"] - found[first][seed]["knn_top1"] for seed in shared]
-    is_first = name == first
+    others = found.get(variant.compare_with or "", {})
+    shared = sorted(runs.keys() & others.keys(), key=int)
+    gaps = [runs[seed]["knn_top1"] - others[seed]["knn_top1"] for seed in shared]
+    published = "" if variant.published is None or not is_image else f"{variant.published:g}"
     cells = [
-        name,
+        variant.name,
         str(len(runs)),
         spread(early),
         spread(final),
         spread(worst),
-        "" if is_first else paired(gaps),
-        "" if is_first else resolves(gaps),
-        "" if published is None else f"{published:g}",
+        variant.compare_with or "",
+        paired(gaps),
+        resolves(gaps),
+        f"{published} {variant.note}".strip() if published else "",
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -107,7 +114,7 @@ def paired(gaps: Sequence[float]) -> str:
 
 
 def resolves(gaps: Sequence[float]) -> str:
-    """Write the difference that a two-sided test at 5 % finds with a power of 80 %."""
+    """Write the difference that a two-sided test at 5 % finds with a power of about 80 %."""
     if len(gaps) < 2:
         return ""
     degrees = len(gaps) - 1

@@ -209,6 +209,10 @@ def with_method(defaults: dict[str, Any], asked: dict[str, Any]) -> dict[str, An
     of_loss = METHOD_OF_LOSS.get(find(asked, "loss", "name") or "")
     method = find(asked, "training", "method") or of_loss or own
     of_method = merge(METHOD_DEFAULTS.get(method, {}), {"training": {"method": method}})
+    loss = asked.get("loss")
+    temperature = loss.get("temperature") if isinstance(loss, dict) else None
+    if method != "supervised" and temperature is not None:  # what the published numbers vote with
+        of_method = merge(of_method, {"evaluation": {"knn_temperature": temperature}})
     if method == own:
         return merge(of_method, defaults)
     if find(defaults, "encoder", "name") == "identity":  # it has nothing that a head could teach

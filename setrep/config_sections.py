@@ -13,6 +13,15 @@ def _no_truth_value(value: Any) -> Any:
     return value
 
 
+def _prior_or_auto(value: Any) -> Any:
+    if value == "auto":
+        return value
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < 1:
+        raise ValueError("write a probability from 0 to below 1, or auto.")
+    return float(value)
+
+
 def _no_nul(text: str) -> str:
     if "\0" in text:
         raise ValueError("no path can have a NUL character.")
@@ -34,6 +43,7 @@ ImageSize = Annotated[int, Number, Field(ge=8, le=1024)]
 Share = Annotated[float, Number, Field(ge=0, lt=1)]
 Probability = Annotated[float, Number, Field(ge=0, le=1)]
 Seed = Annotated[int, Number, Field(ge=0, lt=2**63)]
+PriorOrAuto = Annotated[float | str, BeforeValidator(_prior_or_auto)]
 Sizes = Annotated[tuple[Count, ...], Field(min_length=1), AfterValidator(_distinct)]
 PathText = Annotated[str, AfterValidator(_no_nul)]
 AtMostAMillion = Field(le=1e6)
@@ -131,11 +141,12 @@ class LossConfig(Section):
     soft: bool = False  # log(1 + exp(.)) in place of the hinge; the margin is then not used
     reduction: Literal["mean", "mean_nonzero", "sum"] = "mean"
     temperature: Annotated[Positive, AtMostAMillion] = 0.1
-    tau_plus: Share | Literal["auto"] = 0.1  # prior probability that two items share a class
+    tau_plus: PriorOrAuto = 0.1  # prior probability that two items share a class
     beta: Annotated[NonNegative, Field(le=100)] = 1.0  # concentration on hard negatives
     estimator: Literal["mean", "sum", "consistent"] = "mean"  # of debiased positives
     views: Literal["grouping", "combination"] = "grouping"  # what more than two views are for
     drop_false_negatives: Literal["none", "exclude", "published"] = "none"  # asks for labels
+    l2_weight: Annotated[NonNegative, AtMostAMillion] = 0.0  # of n_pair, on squared norms
     positives_weight: Probability = 0.5  # of debiased positives beside debiased negatives
 
 

@@ -247,6 +247,14 @@ def test_gradients_of_the_losses_with_labels_and_of_n_pair_and_of_two_encoders()
     assert torch.autograd.gradcheck(lambda *v: NPairLoss(l2_weight=0.1)(*v), views)
 
 
+def test_the_similarity_that_difficulty_reports_is_that_of_the_plain_loss():
+    views, biased = random_views(0)[0], random_views(1)[0]
+    plain = NTXentLoss().with_metrics(*views)[1]
+    found = DifficultyWeightedLoss().with_metrics(*views, biased=biased)[1]
+    for name in ("positive_similarity", "negative_similarity"):
+        torch.testing.assert_close(found[name], plain[name])
+
+
 def test_weights_of_difficulty_carry_no_gradient():
     views, biased = random_views(0)[0], random_views(1)[0]
     for view in biased:

@@ -109,6 +109,13 @@ def test_the_method_follows_from_what_is_asked(asked: dict, method: str, loss: s
         assert config.encoder.name != "identity"
 
 
+def test_neighbours_vote_with_the_temperature_of_the_loss_unless_another_is_asked_for():
+    asked = {"data": {"dataset": "cifar10"}, "loss": {"temperature": 0.2}}
+    assert resolve(asked).evaluation.knn_temperature == 0.2
+    asked["evaluation"] = {"knn_temperature": 0.07}
+    assert resolve(asked).evaluation.knn_temperature == 0.07
+
+
 def test_a_saved_config_resolves_to_itself():
     config = resolve({"data": {"dataset": "omniglot"}, "loss": {"name": "hard_negatives"}})
     assert resolve(config.model_dump(mode="json")) == config
@@ -137,6 +144,8 @@ def test_a_continued_run_has_the_weights_and_the_prior_of_an_unbroken_one(
     assert logged[3] != 0.1
     assert logged[3] == logged[5] != logged[6]
     assert 0.1 < logged[6] < 0.6  # of four equal classes it is .25
+    end = records(tmp_path / "parts")[-1]
+    assert end["tau_plus_low"] <= end["tau_plus"] <= end["tau_plus_high"]
 
 
 def test_the_prior_is_not_estimated_unless_asked_for(data: Path, tmp_path: Path):
@@ -203,6 +212,30 @@ REFUSED = {
     ),
     "prior of 0": ({"loss": {"name": "debiased_positives", "tau_plus": 0}}, "above 0"),
     "too large a batch": ({"training": {"batch_size": 500}}, "batch_size"),
+    "a probe without a bank": (
+        {"holds_out_labels": True, "evaluation": {"linear_probe": True, "protocol": "auto"}},
+        "goes with",
+    ),
+    "kNN of epochs without a bank of its classes": (
+        {"holds_out_labels": True, "evaluation": {"every_epochs": 1, "protocol": "auto"}},
+        "goes with",
+    ),
+    "views that are all alike": ({"augmentation": {"noise": 0}}, "all be alike"),
+    "an automatic prior of no use": ({"loss": {"name": "nt_xent", "tau_plus": "auto"}}, "no prior"),
+    "an estimator of no use": (
+        {"loss": {"name": "debiased_negatives", "estimator": "sum"}},
+        "no loss.estimator",
+    ),
+    "false negatives of two encoders": (
+        {"loss": {"name": "difficulty_weighted", "drop_false_negatives": "exclude"}},
+        "no loss.drop",
+    ),
+    "another loss of two encoders": (
+        {"loss": {"name": "nt_xent"}, "training": {"method": "difficulty_weighted"}},
+        "has one loss",
+    ),
+    "a prior that is a word": ({"loss": {"tau_plus": "aut"}}, "0 to below 1, or auto"),
+    "a prior above 1": ({"loss": {"tau_plus": 1.5}}, "0 to below 1, or auto"),
     "a loss of labels": (
         {"loss": {"name": "triplet"}, "training": {"method": "contrastive"}},
         "Unknown loss",
@@ -218,10 +251,13 @@ REFUSED = {
 def test_bad_settings_are_refused_before_anything_is_written(
     change: dict, message: str, data: Path, tmp_path: Path
 ):
-    more = {"loss": {"name": "nt_xent"}} | change
+    place, more = data, {"loss": {"name": "nt_xent"}} | change
+    if more.pop("holds_out_labels", False):  # as it does without the splits of the file
+        place = tmp_path / "classes.npz"
+        np.savez(place, **{name: np.load(data)[name] for name in ("values", "labels")})
     if "evaluation" in change:
         more["evaluation"] = settings(data, tmp_path)["evaluation"] | change["evaluation"]
     with pytest.raises(InputError, match=message) as caught:
-        train(data, tmp_path / "run", **more)
+        train(place, tmp_path / "run", **more)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()

@@ -11,14 +11,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from evaluation import cells as cells_module
 from evaluation.__main__ import main
 from evaluation.cells import config_hash, is_done, result_path, run_cell
+from evaluation.mixture import write_mixture
 from evaluation.suite_tables import paired, resolves, spread, table, write_table
-from evaluation.suites import BUDGETS, SUITES, Cell, cells
-from setrep.config import resolve
+from evaluation.suites import BUDGETS, SUITES, Cell, Variant, cells
+from setrep.config import merge, resolve
+from setrep.training.build import build_method, build_sampler, choose_hardware, training_dataset
+from setrep.training.steps import BatchLoader, seed_step
 
 ROOT = Path(__file__).parent.parent
 EVERY = [(suite, budget) for suite in SUITES for budget in BUDGETS]
@@ -71,8 +75,17 @@ def quick() -> Cell:
     return replace(cell, settings=cell.settings | {"training": training})
 
 
+def changed(read):
+    """Read `mixture.py` as if somebody had changed it."""
+
+    def read_text(path: Path, *options, **more) -> str:
+        return read(path, *options, **more) + ("#" if path.name == "mixture.py" else "")
+
+    return read_text
+
+
 def test_a_cell_is_kept_with_its_numbers_and_skipped_while_its_settings_stay(
-    quick: Cell, tmp_path: Path
+    quick: Cell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     assert not is_done(quick, tmp_path / "results")
     assert run_cell(quick, tmp_path / "work", tmp_path / "results")
@@ -88,6 +101,9 @@ def test_a_cell_is_kept_with_its_numbers_and_skipped_while_its_settings_stay(
     assert str(tmp_path) not in text
     other = replace(quick, settings=quick.settings | {"optimizer": {"lr": 2e-3}})
     assert not is_done(other, tmp_path / "results")
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.read_text", changed(Path.read_text))
+        assert not is_done(quick, tmp_path / "results")
     result_path(quick, tmp_path / "results").write_text("{")
     assert not is_done(quick, tmp_path / "results")
 
@@ -109,29 +125,42 @@ def test_a_cell_that_ran_out_of_time_continues_to_the_numbers_of_an_unbroken_one
         assert continued[seed] | {"seconds_per_step": 0} == run | {"seconds_per_step": 0}
 
 
-def test_two_losses_of_a_seed_start_from_the_same_weights_and_see_the_same_batches(tmp_path: Path):
-    """What makes their differences paired: the first step's similarities are the same."""
-    first = []
-    for cell in cells("knn", "smoke")[:2]:
-        one = replace(cell, seeds=(0,))
-        run_cell(one, tmp_path, tmp_path / "results")
-        log = next(tmp_path.glob(f"knn/smoke/{one.name}-*/seed0/metrics.jsonl")).read_text()
-        first.append(json.loads(log.splitlines()[0]))
-    assert first[0]["step"] == first[1]["step"]
-    assert first[0]["loss"] != first[1]["loss"]
+@pytest.mark.parametrize("suite", SUITES)
+def test_settings_of_a_seed_start_from_the_same_weights_and_see_the_same_views(
+    suite: str, tmp_path: Path
+):
+    """What makes their differences paired."""
+    path = tmp_path / "mixture.npz"
+    write_mixture(path)
+    firsts = []
+    for cell in cells(suite, "smoke"):
+        config = resolve(merge(cell.settings, {"data": {"data_root": str(path)}}))
+        data = training_dataset(config)
+        method = build_method(config, data.item_format)
+        sampler = build_sampler(config, data, draws_episodes=method.draws_episodes)
+        loader = BatchLoader(data, config, choose_hardware(config), num_views=method.num_views)
+        batch = loader.load(sampler.draw(0, 0), None, seed_step(0, 0))
+        firsts.append((method.state_dict(), batch, config.views.false_positive_rate))
+    weights, batch, _ = firsts[0]
+    for other, seen, rate in firsts[1:]:
+        assert all(torch.equal(weights[name], value) for name, value in other.items())
+        assert torch.equal(batch.index, seen.index)
+        assert torch.equal(batch.views[0], seen.views[0])
+        is_same = (batch.views[1] == seen.views[1]).all(dim=1)
+        assert is_same.all() if rate == 0 else 0.5 < is_same.double().mean() < 0.9
 
 
 def test_tables_pair_seeds_and_name_what_was_not_run(quick: Cell, tmp_path: Path):
-    base, other, missing = (
-        replace(quick, variant=replace(quick.variant, name=name)) for name in ("a", "b", "c")
-    )
+    base = replace(quick, variant=Variant("a", {}))
+    other = replace(quick, variant=Variant("b", {}, "a", 80.0, "at batch 64"))
+    missing = replace(quick, variant=Variant("c", {}, "a"))
     values = {"a": [0.5, 0.6, 0.7], "b": [0.52, 0.61, 0.73]}
     for cell in (base, other):
         runs = {
             str(seed): {
                 "knn_top1": value,
                 "worst_class_top1": value / 2,
-                "knn_top1_by_epoch": [0.1, 0.2, 0.3, value],
+                "knn_top1_by_epoch": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, value],
                 "source_note": "fake",
                 "num_queries": 5,
                 "num_bank": 7,
@@ -146,11 +175,24 @@ def test_tables_pair_seeds_and_name_what_was_not_run(quick: Cell, tmp_path: Path
     test = stats.ttest_1samp(gaps, 0).confidence_interval(0.95)
     low, high = (f"{100 * value:+.2f}" for value in test)
     row = next(line for line in lines if line.startswith("| b "))
-    assert f"+2.00 [{low}, {high}]" in row
-    assert "62.0 ± 10.5" in row
+    assert f"| a | +2.00 [{low}, {high}]" in row
+    assert "| 20.0 ± 0.0 | 62.0 ± 10.5 |" in row
+    assert "after epoch 2 " in "\n".join(lines)
+    assert "80" not in row  # published of images, and these are vectors
+    assert "+2.00" not in next(line for line in lines if line.startswith("| a "))
     assert "Not run: mixture-c." in lines
     text = write_table("knn", "smoke", [base, other, missing], tmp_path)
     assert (tmp_path / "knn" / "smoke" / "table.md").read_text() == text
+
+
+def test_what_was_published_stands_beside_images_with_its_note(quick: Cell, tmp_path: Path):
+    cell = replace(quick, source="cifar10", variant=Variant("b", {}, None, 80.0, "at batch 64"))
+    run = {"knn_top1": 0.5, "worst_class_top1": 0.2, "knn_top1_by_epoch": [0.5]}
+    kept = run | {"source_note": "fake", "num_queries": 5, "num_bank": 7}
+    path = result_path(cell, tmp_path)
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"config_hash": config_hash(cell), "runs": {"0": kept}}))
+    assert "| 80 at batch 64 |" in "\n".join(table([cell], tmp_path))
 
 
 def test_the_difference_that_could_be_shown_has_the_power_that_is_said():

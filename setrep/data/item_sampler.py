@@ -11,9 +11,9 @@ from setrep.errors import InputError
 
 
 class ItemSampler:
-    """Draw every item once an epoch, in a random order, in batches of one size.
+    """Draw items in a random order, each at most once an epoch, in batches of one size.
 
-    What is left over at the end of an epoch waits for the next one. Ranks share each batch: it has
+    What is left over at the end of an epoch is not drawn in it. Ranks share each batch: it has
     `batch_size * world_size` items, all different. A batch depends on nothing but the number of
     items, the settings and `(seed, epoch, rank, world_size)`.
 

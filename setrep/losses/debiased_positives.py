@@ -47,9 +47,10 @@ class DebiasedPositivesLoss(ContrastiveLoss):
     $P^-$ and N over true negatives only, unbiased at any N, with a deviation that grows as
     $1/\tau^+$.
 
-    The floor $e^{-1/t}$ is the least value of $h$ on the sphere, and enters the denominator, too;
-    it cannot hold where $2 B \tau^+ \geq 1$. The paper has none and its code can return NaN or less
-    than 0 there.
+    The floor $e^{-1/t}$ is the least value of $h$ on the sphere, and enters the denominator, too.
+    With `mean` and nothing dropped it cannot hold where $2 B \tau^+ \geq 1$, with `sum` nowhere.
+    The paper has none, and its code can return NaN or less than 0. Where it holds, the anchor has
+    no gradient through its positive.
 
     `drop_false_negatives` asks for labels. `exclude` leaves items of the anchor's label out
     everywhere. `published` is what ran: with `mean` they and $h(x, x)$ count as 0 and the divisors

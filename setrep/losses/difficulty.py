@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 
 from setrep.errors import InputError
 from setrep.losses.checks import check_choice, check_tau_plus, check_views
-from setrep.losses.contrastive import ContrastiveLoss, ContrastiveTerms, log_sum
+from setrep.losses.contrastive import ContrastiveLoss, ContrastiveTerms, log_sum, masked_mean
 from setrep.losses.debiased_negatives import debias
 
 
@@ -72,8 +72,11 @@ class DifficultyWeightedLoss(ContrastiveLoss):
             of_biased = self._terms(tuple(biased), labels, anchors)
             weights = self.weights(terms, of_biased)
             loss, metrics = self._mean(terms._replace(keys=terms.keys + weights.log()))
-        is_negative = terms.is_negative
-        return loss, metrics | {"weight_spread": weights[is_negative].std(correction=0)}
+            similarity = masked_mean(terms.keys.detach(), terms.is_negative).mean()
+        return loss, metrics | {
+            "negative_similarity": similarity * self.temperature,
+            "weight_spread": weights[terms.is_negative].std(correction=0),
+        }
 
     @torch.no_grad()
     def weights(

@@ -21,7 +21,7 @@ class NPairLoss(nn.Module):
        \Big) + \frac{\lambda}{4} \Big( \overline{\|f\|^2} + \overline{\|f^+\|^2} \Big) $$
 
     Embeddings are taken as they are, not normalised; the penalty with $\lambda$ = `l2_weight` keeps
-    them from growing (the form TensorFlow gave it, .002 there).
+    them from growing. Without labels every item counts as a class of its own.
 
     Raises:
         InputError: there are not two views of one shape, or two pairs share a label.

@@ -67,7 +67,9 @@ class PriorTracker(nn.Module):
 
     def metrics(self) -> dict[str, Tensor]:
         """What to log."""
-        return {"tau_plus": self.tau_plus}
+        low, high = self.interval.unbind()
+        found = {"tau_plus": self.tau_plus}
+        return found if low.isnan() else found | {"tau_plus_low": low, "tau_plus_high": high}
 
 
 def positive_pairs(

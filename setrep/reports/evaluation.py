@@ -82,6 +82,11 @@ class EvaluationData:
         """Read what a config asks for."""
         dataset = load_split(config.data, config.evaluation.split)
         bank = load_split(config.data, "train") if uses_train_bank(config) else None
+        if config.evaluation.linear_probe and bank is None:
+            raise InputError(
+                "evaluation.linear_probe needs training items of the classes that are tested: it "
+                "goes with evaluation.protocol=train_bank."
+            )
         return cls(dataset, bank, load_task(config, dataset))
 
 
@@ -102,13 +107,8 @@ def uses_train_bank(config: Config) -> bool:
 
 def probe(set_encoder: SetEncoder, data: EvaluationData, config: Config) -> dict[str, Any] | None:
     """Fit a linear classifier to the bank's embeddings, where that is asked for."""
-    if not config.evaluation.linear_probe:
+    if not config.evaluation.linear_probe or data.bank is None:
         return None
-    if data.bank is None:
-        raise InputError(
-            "evaluation.linear_probe needs training items of the classes that are tested: it goes "
-            "with evaluation.protocol=train_bank."
-        )
     from setrep.protocols.linear_probe import linear_probe  # and with it scikit-learn: seconds
 
     found = linear_probe(

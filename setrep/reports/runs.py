@@ -31,6 +31,7 @@ from setrep.training.build import (
     Hardware,
     build_method,
     build_sampler,
+    check_views,
     choose_hardware,
     fit_episode,
     set_encoder_of,
@@ -84,6 +85,8 @@ def _train(config: Config, resume: bool, console: Console) -> TrainedRun:
     trained_on = TrainedOn.read(config, dataset)
     if held_out.bank is None:
         trained_on.refuse_shared(held_out.dataset)
+    monitor = KnnMonitor(held_out, config) if config.evaluation.every_epochs else None
+    check_views(method, dataset, config)
     directory = distributed.from_rank_0(lambda: start_run(config, hardware, resume))
     note = (
         f"{dataset.source_note}: {len(dataset)} items of {len(np.unique(dataset.labels))} classes"
@@ -109,7 +112,7 @@ def _train(config: Config, resume: bool, console: Console) -> TrainedRun:
         directory,
         resume=resume,
         console=console,
-        monitor=KnnMonitor(held_out, config) if config.evaluation.every_epochs else None,
+        monitor=monitor,
     )
     if distributed.rank() > 0:
         return TrainedRun(directory, result.step, result.reason, None, is_first=False)

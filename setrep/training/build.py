@@ -17,6 +17,7 @@ from setrep.data.dataset import ItemDataset, ItemFormat
 from setrep.data.item_sampler import ItemSampler
 from setrep.data.registry import load_dataset
 from setrep.data.sampler import EpisodeSampler
+from setrep.data.views import Partners
 from setrep.encoders import ENCODERS
 from setrep.errors import InputError
 from setrep.methods.method import Method
@@ -113,6 +114,23 @@ def build_sampler(config: Config, dataset: ItemDataset, *, draws_episodes: bool 
         on_small_class=config.data.on_small_class,
         label_names=dataset.label_names,
     )
+
+
+def check_views(method: Method, dataset: ItemDataset, config: Config) -> None:
+    """Refuse, before anything is written, views that cannot be made or are all alike.
+
+    Raises:
+        InputError: the data set cannot give them.
+    """
+    if method.num_views < 2:
+        return
+    Partners(dataset, config.views)
+    is_plain = dataset.item_format.kind == "vector" and config.augmentation.noise == 0
+    if is_plain and config.views.positives == "augmentation":
+        raise InputError(
+            f"The views of a vector of {dataset.name} would all be alike. Set augmentation.noise, "
+            f"or take neighbours or collections for views (views.positives)."
+        )
 
 
 def training_dataset(config: Config) -> ItemDataset:

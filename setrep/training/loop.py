@@ -131,8 +131,12 @@ def train_loop(
                 record["images_per_second"] = len(indices) * distributed.world_size() / seconds
                 log.write(step, record)
                 progress.show(step, record)
+            if step % steps_per_epoch == 0:  # so that what epochs begin and end with is one model
+                state.share_statistics()
             if monitor and step % (monitor.every_epochs * steps_per_epoch) == 0:
-                measured = monitor(method) if distributed.rank() == 0 else {}
+                best = averaged.module if averaged else method
+                assert isinstance(best, Method)
+                measured = monitor(best) if distributed.rank() == 0 else {}
                 log.write(step, {"epoch": epoch + 1.0} | measured)
                 progress.note(step, measured)
                 last, last_step = time.monotonic(), step
@@ -159,10 +163,14 @@ class Restart:
         self.method, self.optimizer, self.averaged = method, optimizer, averaged
         self.identity = identity
 
-    def save(self, directory: Path, step: int) -> None:
-        """Checkpoint on rank 0, with batch statistics averaged over the ranks."""
+    def share_statistics(self) -> None:
+        """Average batch statistics over the ranks."""
         for network in filter(None, (self.method, self.averaged)):
             distributed.average_buffers(network)
+
+    def save(self, directory: Path, step: int) -> None:
+        """Checkpoint on rank 0, with batch statistics averaged over the ranks."""
+        self.share_statistics()
         if distributed.rank() == 0:
             state = {
                 "step": step,

@@ -57,7 +57,7 @@ LOSSES: dict[str, Callable[[Config], TripletMarginLoss | SupConLoss]] = {
 def tau_plus_of(config: Config) -> float:
     """Return the prior that a loss starts with."""
     asked = config.loss.tau_plus
-    return PRIOR_BEFORE_AUTO if asked == "auto" else asked
+    return PRIOR_BEFORE_AUTO if isinstance(asked, str) else asked
 
 
 def debiased_negatives(config: Config) -> DebiasedNegativesLoss:
@@ -101,7 +101,7 @@ CONTRASTIVE_LOSSES: dict[str, Callable[[Config], ContrastiveLoss | NPairLoss]] =
     "nt_xent": lambda c: NTXentLoss(
         c.loss.temperature, drop_false_negatives=c.loss.drop_false_negatives != "none"
     ),
-    "n_pair": lambda c: NPairLoss(l2_weight=0.002),
+    "n_pair": lambda c: NPairLoss(l2_weight=c.loss.l2_weight),
     "debiased_negatives": debiased_negatives,
     "hard_negatives": hard_negatives,
     "debiased_positives": debiased_positives,
@@ -126,6 +126,7 @@ def build_supervised(config: Config, item_format: ItemFormat) -> Method:
 def build_contrastive(config: Config, item_format: ItemFormat) -> Method:
     """Build the method that learns from views."""
     loss = choose("loss", config.loss.name, CONTRASTIVE_LOSSES)(config)
+    refuse_unread(config)
     if config.loss.name == "n_pair" and config.views.num_views != 2:
         raise InputError(
             f"The n_pair loss takes two views, not views.num_views={config.views.num_views}."
@@ -143,6 +144,12 @@ def build_contrastive(config: Config, item_format: ItemFormat) -> Method:
 
 def build_difficulty(config: Config, item_format: ItemFormat) -> Method:
     """Build the method of two encoders."""
+    if config.loss.name != "difficulty_weighted":
+        raise InputError(
+            f"The method difficulty_weighted has one loss, difficulty_weighted, "
+            f"not loss.name={config.loss.name}."
+        )
+    refuse_unread(config)
     if config.views.num_views != 2:
         raise InputError(
             "The method difficulty_weighted takes two views, not "
@@ -161,6 +168,17 @@ def build_difficulty(config: Config, item_format: ItemFormat) -> Method:
         biased_lr_scale=config.optimizer.biased_lr_scale,
         prior=tracker(config),
     )
+
+
+def refuse_unread(config: Config) -> None:
+    """Refuse what is asked of a loss that does not have it."""
+    name, loss = config.loss.name, config.loss
+    if name in PRIORLESS and loss.tau_plus == "auto":
+        raise InputError(f"The loss {name} corrects for no prior: loss.tau_plus=auto asks for one.")
+    if loss.drop_false_negatives != "none" and name in ("n_pair", "difficulty_weighted"):
+        raise InputError(f"The loss {name} has no loss.drop_false_negatives; leave it at none.")
+    if loss.estimator != "mean" and name not in ("debiased_positives", "debiased_both"):
+        raise InputError(f"The loss {name} has no loss.estimator; leave it at mean.")
 
 
 def head_above(encoder: ItemEncoder, config: Config) -> nn.Module:

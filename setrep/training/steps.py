@@ -56,8 +56,10 @@ class BatchLoader:
     ) -> Batch:
         """Make every view; all draws come from `generator`."""
         views = []
+        # Of their own, so that who stands for a view changes no augmentation.
+        drawing = torch.Generator().manual_seed(generator.initial_seed() ^ 1)
         for number in range(self.num_views):
-            chosen = self.partners.draw(indices, number, generator) if self.partners else indices
+            chosen = self.partners.draw(indices, number, drawing) if self.partners else indices
             items = self._take(chosen)
             if self.dataset.item_format.kind == "image":
                 items = self.augment(items, generator).contiguous(memory_format=torch.channels_last)
