@@ -26,23 +26,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
+from setrep import config
 from setrep.config import AugmentationConfig, EncoderConfig
 from setrep.data import Augmentation, ItemFormat
 from setrep.encoders import build_encoder
 from setrep.losses import NTXentLoss
 from setrep.training.run_directory import environment
 
-SIMCLR = {
-    "crop_scale": 0.08,
-    "flip": 0.5,
-    "brightness": 0.4,
-    "contrast": 0.4,
-    "saturation": 0.4,
-    "hue": 0.1,
-    "jitter": 0.8,
-    "grey": 0.2,
-    "blur": 0.5,
-}
+SIMCLR = config.SIMCLR | {"jitter": 0.8}
 COLOURS = (0.4, 0.4, 0.4, 0.1)
 KERNEL, SIGMAS = 3, (0.1, 2.0)
 
