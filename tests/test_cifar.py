@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from urllib.error import URLError
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from setrep.data import cifar_files, load_dataset, read_image
+from setrep.data import load_dataset, read_image
 from setrep.data.cifar100_superclasses import FILE, SUPERCLASSES
-from setrep.errors import InputError
 from setrep.item_format import ItemFormat
+from tests.cifar_requests import quiet_machine as quiet_machine
+from tests.cifar_requests import refusal
 from tests.fake_published import (
     HUNDRED,
     IMAGES,
@@ -34,27 +34,6 @@ LAYOUTS = [
     ("cifar100", "cifar-100-python"),
     ("cifar100", "cifar-100-python.tar.gz"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def quiet_machine(tmp_path, monkeypatch):
-    """Give each test a cache of its own and no network."""
-    monkeypatch.setenv("SETREP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("SETREP_DATA", raising=False)
-
-    def download(cifar, into):
-        raise URLError("no network in tests")
-
-    monkeypatch.setattr(cifar_files, "download", download)
-
-
-def refusal(name, root, **named):
-    """Return the message of the one line in which a request is refused."""
-    with pytest.raises(InputError) as caught:
-        load_dataset(name, data_root=root, **named)
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    return message
 
 
 def contents(dataset):

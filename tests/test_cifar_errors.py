@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -12,7 +11,8 @@ from PIL import Image
 from setrep.data import cifar_files, load_dataset
 from setrep.data.cifar10 import CIFAR10
 from setrep.data.cifar100 import CIFAR100
-from setrep.errors import InputError
+from tests.cifar_requests import quiet_machine as quiet_machine
+from tests.cifar_requests import refusal
 from tests.fake_published import (
     FOLDERS,
     IMAGES,
@@ -23,27 +23,6 @@ from tests.fake_published import (
     folder_files,
 )
 from tests.fakes import encoded, write_files
-
-
-@pytest.fixture(autouse=True)
-def quiet_machine(tmp_path, monkeypatch):
-    """Give each test a cache of its own and no network."""
-    monkeypatch.setenv("SETREP_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("SETREP_DATA", raising=False)
-
-    def download(cifar, into):
-        raise URLError("no network in tests")
-
-    monkeypatch.setattr(cifar_files, "download", download)
-
-
-def refusal(name, root, **named):
-    """Return the message of the one line in which a request is refused."""
-    with pytest.raises(InputError) as caught:
-        load_dataset(name, data_root=root, **named)
-    message = str(caught.value)
-    assert len(message.splitlines()) == 1
-    return message
 
 
 def changed(name, change):
