@@ -111,7 +111,6 @@ METHOD_OF_LOSS = {
 # Of Chuang et al. 2020 and those who compare with them: Adam, no schedule, features below a head.
 OF_VIEWS: dict[str, Any] = {
     "encoder": {"projection": "none"},
-    "loss": {"temperature": 0.5},
     "optimizer": {
         "name": "adam",
         "schedule": "constant",

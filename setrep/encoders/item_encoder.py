@@ -10,6 +10,16 @@ from torch.nn import functional
 from setrep.config import EncoderConfig
 
 
+def build_mlp(width: int, hidden_dim: int, dim: int) -> nn.Sequential:
+    """Build the projection of SimCLR: one hidden layer with batch normalisation."""
+    return nn.Sequential(
+        nn.Linear(width, hidden_dim, bias=False),
+        nn.BatchNorm1d(hidden_dim),
+        nn.ReLU(),
+        nn.Linear(hidden_dim, dim),
+    )
+
+
 class ItemEncoder(nn.Module):
     """Turn items into embeddings of `dim` dimensions.
 
@@ -27,12 +37,7 @@ class ItemEncoder(nn.Module):
         if config.projection == "linear":
             self.projection = nn.Linear(width, self.dim)
         elif config.projection == "mlp":
-            self.projection = nn.Sequential(
-                nn.Linear(width, width, bias=False),
-                nn.BatchNorm1d(width),
-                nn.ReLU(),
-                nn.Linear(width, self.dim),
-            )
+            self.projection = build_mlp(width, width, self.dim)
 
     def forward(self, items: Shaped[Tensor, "n ..."]) -> Float[Tensor, "n dim"]:
         """Embed items in training or evaluation mode, as the module is set; float32 or better."""

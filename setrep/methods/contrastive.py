@@ -18,16 +18,6 @@ from setrep.methods.prior import HasPrior, PriorTracker
 from setrep.methods.supervised import embedding_spread
 
 
-def build_head(width: int, hidden_dim: int, dim: int) -> nn.Sequential:
-    """Build the projection of SimCLR as Chuang et al. 2020 have it; it is not kept."""
-    return nn.Sequential(
-        nn.Linear(width, hidden_dim, bias=False),
-        nn.BatchNorm1d(hidden_dim),
-        nn.ReLU(),
-        nn.Linear(hidden_dim, dim),
-    )
-
-
 class ContrastiveMethod(Method):
     """Train items so that views of one lie together and apart from those of others.
 

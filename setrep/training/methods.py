@@ -10,6 +10,7 @@ from torch import nn
 from setrep.aggregators import build_aggregator
 from setrep.config import Config
 from setrep.encoders import ItemEncoder, build_encoder
+from setrep.encoders.item_encoder import build_mlp
 from setrep.errors import InputError, nearest
 from setrep.item_format import ItemFormat
 from setrep.losses import (
@@ -25,7 +26,7 @@ from setrep.losses import (
     SupConLoss,
     TripletMarginLoss,
 )
-from setrep.methods.contrastive import ContrastiveMethod, build_head
+from setrep.methods.contrastive import ContrastiveMethod
 from setrep.methods.difficulty import DifficultyMethod
 from setrep.methods.method import Method
 from setrep.methods.prior import PriorTracker
@@ -183,7 +184,7 @@ def refuse_unread(config: Config) -> None:
 
 def head_above(encoder: ItemEncoder, config: Config) -> nn.Module:
     """Build the projection that a contrastive loss sees."""
-    return build_head(encoder.dim, config.head.hidden_dim, config.head.dim)
+    return build_mlp(encoder.dim, config.head.hidden_dim, config.head.dim)
 
 
 def tracker(config: Config) -> PriorTracker | None:
