@@ -139,7 +139,7 @@ OF_ALL: dict[str, Any] = {
 }
 SOURCES: dict[str, dict[str, Any]] = {
     "cifar10": {
-        "data": {"dataset": "cifar10", "num_train_items": 10_000},
+        "data": {"dataset": "cifar10", "num_train_items": 10_000, "image_size": 24},
         "encoder": {"name": "convnet_small"},
         "training": {"batch_size": 256},
     },
@@ -170,7 +170,7 @@ PLANS: dict[str, tuple[tuple[str, int, int, range], ...]] = {
     "cpu": (
         ("mixture", 20, 2000, range(30)),
         ("digits", 20, 1200, range(30)),
-        ("cifar10", 15, 10_000, range(3)),
+        ("cifar10", 10, 10_000, range(3)),
     ),
     "full": (("cifar10_resnet18", 50, 50_000, range(3)),),
 }
