@@ -68,13 +68,23 @@ class _Gather(torch.autograd.Function):
 def gather(x: Shaped[Tensor, "n ..."]) -> Shaped[Tensor, "world_n ..."]:
     """Join the rows of every rank, perhaps unequally many, in rank order, with their gradient.
 
-    A loss of all rows, computed on every rank, then has after `average_gradients` the gradient of
-    one process on the whole batch.
+    After `average_gradients` there is the gradient of one process on the whole batch if the losses
+    of the ranks average to that of the whole batch: each of its own anchors against all keys, or
+    every rank that of all rows.
     """
     if world_size() == 1:
         return x
     gathered: Tensor = _Gather.apply(x)
     return gathered
+
+
+def total(numbers: Tensor) -> Tensor:
+    """Add numbers over the ranks, without gradient."""
+    if world_size() == 1:
+        return numbers
+    numbers = numbers.detach().clone()
+    dist.all_reduce(numbers)
+    return numbers
 
 
 def share_of(count: int, device: torch.device) -> tuple[int, int]:

@@ -51,35 +51,47 @@ def positive_mask(
     labels: Int64[Tensor, " n"],
     collections: Int64[Tensor, " n"] | None = None,
     positives: Positives = "any",
-) -> Bool[Tensor, "n n"]:
+    anchors: Int64[Tensor, " anchor"] | None = None,
+) -> Bool[Tensor, "anchor n"]:
     """Return which pairs share a label, leaving out each item itself.
 
-    `positives` restricts the pairs to items of one collection or of two different ones.
+    `positives` restricts the pairs to items of one collection or of two different ones. There is a
+    row for each position in `anchors`, or for every item.
     """
-    mask = labels.unsqueeze(0) == labels.unsqueeze(1)
+    rows = everyone(labels) if anchors is None else anchors
+    mask = labels[rows].unsqueeze(1) == labels
     if positives != "any":
         if collections is None:
             raise InputError(f"positives={positives!r} needs the collection of each item.")
-        same = collections.unsqueeze(0) == collections.unsqueeze(1)
+        same = collections[rows].unsqueeze(1) == collections
         mask = mask & (same if positives == "same_collection" else ~same)
-    return mask & ~torch.eye(len(labels), dtype=torch.bool, device=labels.device)
+    return mask & (rows.unsqueeze(1) != everyone(labels))
 
 
-def negative_mask(labels: Int64[Tensor, " n"]) -> Bool[Tensor, "n n"]:
-    """Return which pairs have different labels."""
-    return labels.unsqueeze(0) != labels.unsqueeze(1)
+def negative_mask(
+    labels: Int64[Tensor, " n"], anchors: Int64[Tensor, " anchor"] | None = None
+) -> Bool[Tensor, "anchor n"]:
+    """Return which pairs have different labels, with a row for each of `anchors` or every item."""
+    return (labels if anchors is None else labels[anchors]).unsqueeze(1) != labels
+
+
+def everyone(labels: Int64[Tensor, " n"]) -> Int64[Tensor, " n"]:
+    """Return the position of every item."""
+    return torch.arange(len(labels), device=labels.device)
 
 
 def all_triplets(
     labels: Int64[Tensor, " n"],
     collections: Int64[Tensor, " n"] | None = None,
     positives: Positives = "any",
+    anchors: Int64[Tensor, " anchor"] | None = None,
 ) -> Triplets:
-    """Enumerate every valid triplet of a batch."""
-    positive = positive_mask(labels, collections, positives)
-    anchors, others = positive.nonzero(as_tuple=True)
-    pair, negatives = negative_mask(labels)[anchors].nonzero(as_tuple=True)
-    return Triplets(anchors[pair], others[pair], negatives)
+    """Enumerate every valid triplet of a batch, or those of some anchors."""
+    positive = positive_mask(labels, collections, positives, anchors)
+    rows, others = positive.nonzero(as_tuple=True)
+    pair, negatives = negative_mask(labels, anchors)[rows].nonzero(as_tuple=True)
+    found = Triplets(rows[pair], others[pair], negatives)
+    return found if anchors is None else found._replace(anchors=anchors[found.anchors])
 
 
 def segment_sum(

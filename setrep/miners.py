@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -23,16 +24,18 @@ from setrep.functional import (
 Distance = Literal["euclidean", "squared"]
 Fallback = Literal["none", "farthest"]
 Embeddings = Float[Tensor, "n dim"]
-Mask = Bool[Tensor, "n n"]
+Mask = Bool[Tensor, "anchor n"]
+Distances = Callable[[], Float[Tensor, "anchor n"]]
 
 
 @dataclass(frozen=True)
 class Miner(ABC):
-    """Choose triplets: called as `miner(embeddings, labels, collections=None)`.
+    """Choose triplets: called as `miner(embeddings, labels, collections=None, anchors=None)`.
 
     Positives are the other items of the anchor's label, or only those of the anchor's own or of
     another collection, as `positives` says; negatives are all items of other labels. An anchor that
-    lacks either gives no triplet. Equal distances go to the lowest position.
+    lacks either gives no triplet. Equal distances go to the lowest position. `anchors` names the
+    positions whose triplets are wanted; none stands for all.
 
     Raises:
         InputError: an option, or the batch, is not usable.
@@ -49,6 +52,7 @@ class Miner(ABC):
         embeddings: Embeddings,
         labels: Int64[Tensor, " n"],
         collections: Int64[Tensor, " n"] | None = None,
+        anchors: Int64[Tensor, " anchor"] | None = None,
     ) -> Triplets:
         """Mine the batch."""
         for name, found in (("labels", labels), ("collections", collections)):
@@ -62,20 +66,26 @@ class Miner(ABC):
                 f"positives='{self.positives}' needs the collection of each item, but none was "
                 f"given: pass collections, or use positives='any'."
             )
-        negative = negative_mask(labels)
-        positive = positive_mask(labels, collections, self.positives)
-        return self._mine(embeddings, positive & negative.any(dim=1, keepdim=True), negative)
+        negative = negative_mask(labels, anchors)
+        positive = positive_mask(labels, collections, self.positives, anchors)
+        positive &= negative.any(dim=1, keepdim=True)
+        origins = embeddings if anchors is None else embeddings[anchors]
+        others = None if anchors is None else embeddings
+        triplets = self._mine(lambda: pairwise_distance(origins, others), positive, negative)
+        if anchors is None:
+            return triplets
+        return triplets._replace(anchors=anchors[triplets.anchors])
 
     @abstractmethod
-    def _mine(self, embeddings: Embeddings, positive: Mask, negative: Mask) -> Triplets:
-        """Choose among the pairs; whoever has a positive here has a negative too."""
+    def _mine(self, distance: Distances, positive: Mask, negative: Mask) -> Triplets:
+        """Choose among the pairs, anchors as rows; whoever has a positive has a negative too."""
 
 
 @dataclass(frozen=True)
 class BatchAllMiner(Miner):
     """Every valid triplet of the batch."""
 
-    def _mine(self, embeddings: Embeddings, positive: Mask, negative: Mask) -> Triplets:
+    def _mine(self, distance: Distances, positive: Mask, negative: Mask) -> Triplets:
         anchors, positives = positive.nonzero(as_tuple=True)
         pair, negatives = negative[anchors].nonzero(as_tuple=True)
         return Triplets(anchors[pair], positives[pair], negatives)
@@ -88,11 +98,10 @@ class BatchHardMiner(Miner):
     $$ p = \arg\max_{y_p = y_a} d_{ap}, \quad n = \arg\min_{y_n \neq y_a} d_{an} $$
     """
 
-    def _mine(self, embeddings: Embeddings, positive: Mask, negative: Mask) -> Triplets:
-        distance = pairwise_distance(embeddings)
+    def _mine(self, distance: Distances, positive: Mask, negative: Mask) -> Triplets:
         anchors = positive.any(dim=1).nonzero().squeeze(1)
-        farthest_positive = _first_smallest(-distance, positive)
-        nearest_negative = _first_smallest(distance, negative)
+        farthest_positive = _first_smallest(-(to_all := distance()), positive)
+        nearest_negative = _first_smallest(to_all, negative)
         return Triplets(anchors, farthest_positive[anchors], nearest_negative[anchors])
 
 
@@ -105,9 +114,9 @@ class HardNegativeMiner(Miner):
     $$ n = \arg\min_{y_n \neq y_a} d_{an} $$
     """
 
-    def _mine(self, embeddings: Embeddings, positive: Mask, negative: Mask) -> Triplets:
+    def _mine(self, distance: Distances, positive: Mask, negative: Mask) -> Triplets:
         anchors, positives = positive.nonzero(as_tuple=True)
-        nearest_negative = _first_smallest(pairwise_distance(embeddings), negative)
+        nearest_negative = _first_smallest(distance(), negative)
         return Triplets(anchors, positives, nearest_negative[anchors])
 
 
@@ -136,17 +145,17 @@ class SemiHardMiner(Miner):
         _check_choice("distance", self.distance, get_args(Distance))
         _check_choice("fallback", self.fallback, get_args(Fallback))
 
-    def _mine(self, embeddings: Embeddings, positive: Mask, negative: Mask) -> Triplets:
-        distance = pairwise_distance(embeddings, squared=self.distance == "squared")
+    def _mine(self, distance: Distances, positive: Mask, negative: Mask) -> Triplets:
+        found = distance().square() if self.distance == "squared" else distance()
         anchors, positives = positive.nonzero(as_tuple=True)
-        to_positive, to_all = distance[anchors, positives].unsqueeze(1), distance[anchors]
+        to_positive, to_all = found[anchors, positives].unsqueeze(1), found[anchors]
         band = negative[anchors] & (to_all > to_positive)
         if self.fallback == "none":
             band &= to_all < to_positive + self.margin
         has_band, negatives = band.any(dim=1), _first_smallest(to_all, band)
         if self.fallback == "none":
             return Triplets(anchors[has_band], positives[has_band], negatives[has_band])
-        farthest = _first_smallest(-distance, negative)[anchors]
+        farthest = _first_smallest(-found, negative)[anchors]
         return Triplets(anchors, positives, torch.where(has_band, negatives, farthest))
 
 

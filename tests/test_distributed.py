@@ -21,11 +21,22 @@ from setrep.errors import InputError
 from setrep.losses.supcon import SupConLoss
 from setrep.losses.triplet import TripletMarginLoss
 from setrep.methods.supervised import SupervisedMethod
-from setrep.miners import BatchAllMiner, BatchHardMiner
+from setrep.miners import BatchAllMiner, BatchHardMiner, HardNegativeMiner, SemiHardMiner
+
+
+class WholeBatchLoss(nn.Module):
+    """A loss that knows of no processes: each has the whole batch."""
+
+    def with_metrics(self, embeddings, labels, triplets=None, *, collections=None):
+        distance = torch.cdist(embeddings, embeddings)
+        return distance[labels[:, None] == labels].mean(), {"farthest": distance.detach().max()}
+
 
 WORLD = 2
 NUM_ITEMS = 24
+SHARE = 14  # of the first process; the other has the rest
 SIZE = 2  # items of a collection
+ALONE = ", nobody to compare with on one rank"
 CASES = {
     "supcon": (SupConLoss(0.5), None),
     "supcon, other collections": (SupConLoss(0.5, positives="cross_collection"), None),
@@ -43,6 +54,19 @@ CASES = {
         TripletMarginLoss(soft=True),
         BatchHardMiner(positives="cross_collection"),
     ),
+    "semi-hard": (TripletMarginLoss(1.0), SemiHardMiner(1.0)),
+    "semi-hard, squared": (
+        TripletMarginLoss(1.0, distance="squared"),
+        SemiHardMiner(1.0, distance="squared", fallback="farthest"),
+    ),
+    "hard negatives": (TripletMarginLoss(0.5), HardNegativeMiner()),
+    "a loss of another class": (WholeBatchLoss(), None),
+    "supcon, every anchor counts": (SupConLoss(0.5, form="in", singletons="count"), None),
+}
+CASES |= {
+    f"{name}{ALONE}": case
+    for name, case in CASES.items()
+    if name in ("supcon", "supcon, every anchor counts", "batch-all", "batch-hard", "semi-hard")
 }
 
 
@@ -57,15 +81,17 @@ def build_method(name: str) -> SupervisedMethod:
     return SupervisedMethod(network, CentroidAggregator(3), loss, miner)
 
 
-def draw_batch(rank: int | None) -> Batch:
-    """Draw the batch of one rank, or that of all ranks together; both hold every label."""
+def draw_batch(rank: int | None, is_alone: bool) -> Batch:
+    """Draw the batch of one rank, or that of all ranks together; both hold every label.
+
+    Or the second rank's items have labels of their own: no anchor of its gives a triplet.
+    """
     generator = torch.Generator().manual_seed(1)
     items = torch.randn(NUM_ITEMS, 5, generator=generator, dtype=torch.float64)
     labels = (torch.arange(NUM_ITEMS) // (2 * SIZE)) % 3
-    part = slice(None)
-    if rank is not None:
-        share = NUM_ITEMS // WORLD
-        part = slice(rank * share, (rank + 1) * share)
+    if is_alone:
+        labels[SHARE:] = 100 + torch.arange(NUM_ITEMS - SHARE)
+    part = slice(None) if rank is None else (slice(SHARE), slice(SHARE, None))[rank]
     offsets = torch.arange(0, len(items[part]) + 1, SIZE)
     return Batch([items[part]], labels[part], offsets, torch.arange(NUM_ITEMS)[part])
 
@@ -73,11 +99,11 @@ def draw_batch(rank: int | None) -> Batch:
 def gradients(name: str, rank: int | None) -> dict[str, Tensor]:
     """Return the loss and the gradient of every parameter after one step's collectives."""
     method = build_method(name)
-    loss, metrics = method.step(draw_batch(rank))
+    loss, metrics = method.step(draw_batch(rank, name.endswith(ALONE)))
     loss.backward()
     distributed.average_gradients(method.parameters())
     found = {key: p.grad for key, p in method.named_parameters()}
-    found |= {"loss": loss.detach()}
+    found |= {"loss": distributed.total(loss.detach()) / distributed.world_size()}
     return {f"{name}/{key}": x.contiguous() for key, x in (found | metrics).items()}
 
 

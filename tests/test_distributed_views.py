@@ -113,11 +113,13 @@ def draw_batch(name: str, rank: int | None) -> Batch:
 def gradients(name: str, rank: int | None) -> dict[str, Tensor]:
     """Return the loss and the gradient of every parameter after one step's collectives."""
     method = build(name)
-    loss, _ = method.step(draw_batch(name, rank))
+    loss, metrics = method.step(draw_batch(name, rank))
     loss.backward()
     distributed.average_gradients(method.parameters())
     found = {key: parameter.grad for key, parameter in method.named_parameters()}
     found["loss"] = loss.detach()
+    # Spreads are of the items at hand, and no means over anchors.
+    found |= {key: value for key, value in metrics.items() if "spread" not in key}
     return {f"{name}/{key}": x.contiguous() for key, x in found.items()}
 
 

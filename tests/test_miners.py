@@ -246,14 +246,30 @@ def test_half_precision_embeddings_are_ranked_in_float32(miner):
 def test_mining_takes_distances_without_a_graph(miner, monkeypatch):
     has_graph = []
 
-    def spy(embeddings, *, squared=False):
-        distance = pairwise_distance(embeddings, squared=squared)
+    def spy(embeddings, others):
+        distance = pairwise_distance(embeddings, others)
         has_graph.append(distance.requires_grad)
         return distance
 
     monkeypatch.setattr("setrep.miners.pairwise_distance", spy)
     miner()(torch.ones(4, 2, requires_grad=True), torch.tensor([0, 0, 1, 1]))
     assert has_graph == [False]
+
+
+@every_miner
+@pytest.mark.parametrize("positives", ["any", "same_collection", "cross_collection"])
+def test_the_triplets_of_some_anchors_are_those_of_all_that_begin_there(miner, positives):
+    miner = miner(positives=positives)
+    generator = torch.Generator().manual_seed(0)
+    embeddings = torch.randn(20, 3, generator=generator)
+    labels = torch.randint(4, (20,), generator=generator)
+    collections = 2 * labels + torch.randint(2, (20,), generator=generator)
+    anchors = torch.tensor([3, 4, 5, 11, 19])
+    whole = torch.stack(miner(embeddings, labels, collections))
+    assert whole.shape[1] > 0
+    some = torch.stack(miner(embeddings, labels, collections, anchors))
+    assert torch.equal(some, whole[:, torch.isin(whole[0], anchors)])
+    assert miner(embeddings, labels, collections, anchors[:0]).anchors.shape == (0,)
 
 
 @every_miner

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Float, Int64
@@ -12,6 +12,13 @@ from setrep.errors import InputError, nearest
 from setrep.functional import at_least_float32
 
 COLLAPSE_TOLERANCE = 1e-4  # of the largest norm: wider than float32 rounding, below any useful gap
+
+Total = Callable[[Tensor], Tensor]  # adds numbers over processes that train together
+
+
+def alone(numbers: Tensor) -> Tensor:
+    """Return what a process that trains alone has counted."""
+    return numbers
 
 
 def check_choice(option: str, value: str, known: tuple[str, ...]) -> None:

@@ -10,8 +10,14 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from setrep.errors import InputError
-from setrep.functional import Positives, at_least_float32, negative_mask, positive_mask
-from setrep.losses.checks import check_batch, check_choice, collapsed
+from setrep.functional import (
+    Positives,
+    at_least_float32,
+    everyone,
+    negative_mask,
+    positive_mask,
+)
+from setrep.losses.checks import Total, alone, check_batch, check_choice, collapsed
 
 Form = Literal["out", "in"]
 Singletons = Literal["skip", "count"]
@@ -77,26 +83,37 @@ class SupConLoss(nn.Module):
         triplets: tuple[Tensor, Tensor, Tensor] | None = None,
         *,
         collections: Int64[Tensor, " n"] | None = None,
+        anchors: Int64[Tensor, " anchor"] | None = None,
+        total: Total = alone,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Return the loss and what to watch: a mean over no pairs is reported as 0."""
+        """Return the loss and what to watch: a mean over no pairs is reported as 0.
+
+        Of several processes each passes the positions of its own `anchors`, and `total`, which adds
+        a number over processes: losses that are then added are that of the whole batch.
+        """
         if triplets is not None:
             raise InputError(
                 "SupConLoss learns from all pairs and takes no triplets: use no miner."
             )
         check_batch(embeddings, labels, collections, self.positives)
-        positive = positive_mask(labels, collections, self.positives)
-        anchors = positive.any(dim=1).nonzero().squeeze(1)
-        positive, negative = positive[anchors], negative_mask(labels)[anchors]
+        rows = everyone(labels) if anchors is None else anchors
+        positive = positive_mask(labels, collections, self.positives, rows)
+        has_positive = positive.any(dim=1)
+        rows, positive = rows[has_positive], positive[has_positive]
+        negative = negative_mask(labels, rows)
         with torch.autocast(embeddings.device.type, enabled=False):
             values = at_least_float32(embeddings)
-            similarity = values[anchors] @ values.T
+            similarity = values[rows] @ values.T
             losses = self._losses(similarity / self.temperature, positive, negative)
-            divisor = len(anchors) if self.singletons == "skip" else len(labels)
-            loss = self.scale * losses.sum() / max(divisor, 1)
-        return loss, {
-            "num_anchors": losses.new_tensor(len(anchors)),
-            "positive_similarity": _masked_mean(similarity.detach(), positive),
-            "negative_similarity": _masked_mean(similarity.detach(), negative),
+        sums = [similarity.detach().masked_fill(~of, 0).sum() for of in (positive, negative)]
+        counts = [losses.new_tensor(len(rows)), positive.sum(), negative.sum()]
+        found = total(torch.stack([x.to(losses.dtype) for x in counts + sums]))
+        num_anchors, num_positive, num_negative, positives, negatives = found.unbind()
+        divisor = num_anchors.clamp(min=1) if self.singletons == "skip" else max(len(labels), 1)
+        return self.scale * losses.sum() / divisor, {
+            "num_anchors": num_anchors,
+            "positive_similarity": positives / num_positive.clamp(min=1),
+            "negative_similarity": negatives / num_negative.clamp(min=1),
             "collapsed": collapsed(embeddings),
         }
 
@@ -115,10 +132,3 @@ class SupConLoss(nn.Module):
             numerator = among_positives.logsumexp(dim=1) - num_positives.log()
         denominator = logits.masked_fill(~(positive | negative), -torch.inf).logsumexp(dim=1)
         return denominator - numerator
-
-
-def _masked_mean(
-    values: Float[Tensor, "anchor n"], mask: Bool[Tensor, "anchor n"]
-) -> Float[Tensor, ""]:
-    """Average where the mask holds, or return 0 where it never does."""
-    return values.masked_fill(~mask, 0).sum() / mask.sum().clamp(min=1)

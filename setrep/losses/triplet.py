@@ -17,7 +17,7 @@ from setrep.functional import (
     at_least_float32,
     pairwise_distance,
 )
-from setrep.losses.checks import check_batch, check_choice, collapsed
+from setrep.losses.checks import Total, alone, check_batch, check_choice, collapsed
 
 Distance = Literal["euclidean", "squared"]
 Reduction = Literal["mean", "mean_nonzero", "sum"]
@@ -78,11 +78,18 @@ class TripletMarginLoss(nn.Module):
         triplets: tuple[Tensor, Tensor, Tensor] | None = None,
         *,
         collections: Int64[Tensor, " n"] | None = None,
+        anchors: Int64[Tensor, " anchor"] | None = None,
+        total: Total = alone,
     ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
-        """Return the loss and what to watch: a mean over no triplets is reported as 0."""
+        """Return the loss and what to watch: a mean over no triplets is reported as 0.
+
+        Of several processes each passes its own triplets, or positions of its own `anchors`, and
+        `total`, which adds a number over processes: losses that are then added are that of the
+        whole batch.
+        """
         if triplets is None:
             check_batch(embeddings, labels, collections, self.positives)
-            triplets = all_triplets(labels, collections, self.positives)
+            triplets = all_triplets(labels, collections, self.positives, anchors)
         else:
             check_batch(embeddings, labels, collections, "any")
         with torch.autocast(embeddings.device.type, enabled=False):
@@ -90,13 +97,18 @@ class TripletMarginLoss(nn.Module):
             if self.distance == "squared":
                 positive, negative = positive.square(), negative.square()
             losses = self._losses(positive - negative)
-            loss = losses.sum() / self._divisor(losses)
         active = positive > negative if self.soft else losses > 0
-        return loss, {
-            "num_triplets": losses.new_tensor(len(losses)),
-            "active_share": _mean(active.to(losses.dtype)),
-            "positive_distance": _mean(positive.detach()),
-            "negative_distance": _mean(negative.detach()),
+        watched = (active, losses > 0, positive, negative)
+        parts = torch.stack([x.detach().sum(dtype=losses.dtype) for x in watched])
+        found = total(torch.cat([losses.new_tensor([len(losses)]), parts]))
+        num_triplets, num_nonzero = found[0], found[2]
+        share, _, to_positive, to_negative = (found[1:] / num_triplets.clamp(min=1)).unbind()
+        divisor = {"mean": num_triplets, "mean_nonzero": num_nonzero, "sum": losses.new_ones(())}
+        return losses.sum() / divisor[self.reduction].clamp(min=1), {
+            "num_triplets": num_triplets,
+            "active_share": share,
+            "positive_distance": to_positive,
+            "negative_distance": to_negative,
             "collapsed": collapsed(embeddings),
         }
 
@@ -105,12 +117,6 @@ class TripletMarginLoss(nn.Module):
         if self.soft:
             return nn.functional.softplus(violation)
         return nn.functional.relu(violation + self.margin)
-
-    def _divisor(self, losses: Float[Tensor, " triplet"]) -> Tensor | int:
-        """Return what the sum of the losses is divided by, never 0."""
-        if self.reduction == "mean_nonzero":
-            return (losses > 0).sum().clamp(min=1)
-        return max(len(losses), 1) if self.reduction == "mean" else 1
 
 
 def _distances(
@@ -123,17 +129,18 @@ def _distances(
     """
     anchors, positives, negatives = triplets
     if 8 * len(anchors) > len(embeddings) ** 2:
-        distance = pairwise_distance(embeddings)
-        return distance[anchors, positives], distance[anchors, negatives]
+        is_anchor = torch.zeros(len(embeddings), dtype=torch.bool, device=anchors.device)
+        is_anchor[anchors] = True
+        if bool(is_anchor.all()):
+            distance, rows = pairwise_distance(embeddings), anchors
+        else:  # those of one process of several
+            distance = pairwise_distance(embeddings[is_anchor], embeddings)
+            rows = (is_anchor.cumsum(dim=0) - 1)[anchors]
+        return distance[rows, positives], distance[rows, negatives]
     values = at_least_float32(embeddings)
     origin = values[anchors]
     positive = torch.linalg.vector_norm(origin - values[positives], dim=1)
     return positive, torch.linalg.vector_norm(origin - values[negatives], dim=1)
-
-
-def _mean(values: Float[Tensor, " triplet"]) -> Float[Tensor, ""]:
-    """Average, or return 0 where there is nothing to average."""
-    return values.sum() / max(len(values), 1)
 
 
 def _as_triplets(triplets: tuple[Tensor, ...]) -> Triplets:

@@ -14,7 +14,7 @@ from setrep.encoders import ItemEncoder
 from setrep.errors import InputError
 from setrep.losses import ContrastiveLoss, NPairLoss
 from setrep.methods.method import Method, TrainingItems
-from setrep.methods.prior import HasPrior, PriorTracker
+from setrep.methods.prior import HasPrior, LabelledPrior
 from setrep.methods.supervised import embedding_spread
 
 
@@ -37,11 +37,11 @@ class ContrastiveMethod(Method):
         loss: ContrastiveLoss | NPairLoss,
         *,
         num_views: int = 2,
-        prior: PriorTracker | None = None,
+        prior: LabelledPrior | None = None,
     ) -> None:
         super().__init__()
         if prior is not None and not hasattr(loss, "tau_plus"):
-            raise InputError(f"{type(loss).__name__} corrects for no prior: track none.")
+            raise InputError(f"{type(loss).__name__} corrects for no prior: give none.")
         self.encoder = encoder
         self.aggregator = aggregator
         self.head = head
@@ -59,9 +59,9 @@ class ContrastiveMethod(Method):
         return loss, metrics | (self.prior.metrics() if self.prior is not None else {})
 
     def before_epoch(self, epoch: int, training: TrainingItems) -> None:
-        """Estimate the class prior anew, where that is asked for."""
+        """Estimate the class prior before the first step, where that is asked for."""
         if self.prior is not None:
-            self.prior.update(epoch, training)
+            self.prior.prepare(training)
 
 
 def contrast(
@@ -84,5 +84,7 @@ def contrast(
         labels = distributed.gather(batch.labels)
     own = torch.arange(start, start + len(views[0]), device=views[0].device)
     value, metrics = loss.with_metrics(*everyone, labels=labels, anchors=own, **more)
-    share = len(own) * distributed.world_size() / total
-    return value * share, metrics
+    share = len(own) / total
+    watched = torch.stack([metric.double() for metric in metrics.values()]) * share
+    metrics = dict(zip(metrics, distributed.total(watched).unbind(), strict=True))
+    return value * share * distributed.world_size(), metrics

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
@@ -22,7 +24,8 @@ class SupervisedMethod(Method):
     Mining begins at step `start_step`; until then every valid triplet with a positive of its own
     collection counts. The hardest negatives draw a random network into one point (Schroff et al.
     2015, section 3.2); one that can tell collections apart goes on learning from them.
-    Under several processes the loss is that of the whole batch, on every rank.
+    Under several processes each takes its own items as anchors against those of all, with the
+    gradient of one process on the whole batch; a loss of other classes is computed whole by each.
     """
 
     steps_done: Int64[Tensor, ""]
@@ -48,20 +51,30 @@ class SupervisedMethod(Method):
         """Embed one view, mine triplets where the loss wants them, and take the loss."""
         assert batch.labels is not None
         assert batch.collections is not None
-        embeddings = distributed.gather(self.encoder(batch.views[0]))
+        embeddings = self.encoder(batch.views[0])
+        device, num_own = embeddings.device, len(embeddings)
+        anchors, scale = None, 1
+        more: dict[str, Any] = {}
+        if distributed.world_size() > 1 and isinstance(self.loss, TripletMarginLoss | SupConLoss):
+            start, _ = distributed.share_of(num_own, device)
+            anchors = torch.arange(start, start + num_own, device=device)
+            more = {"total": distributed.total}
+            scale = distributed.world_size()  # gradients are averaged, and parts must be added
+        embeddings = distributed.gather(embeddings)
         labels = distributed.gather(batch.labels)
-        num_collections = int(batch.collections.max()) + 1  # ranks number theirs from 0 each
-        own = batch.collections + distributed.rank() * num_collections
-        collections = distributed.gather(own)
+        first, _ = distributed.share_of(int(batch.collections.max()) + 1, device)
+        collections = distributed.gather(batch.collections + first)  # each rank's start from 0
+        triplets = None
         if self.start_step and int(self.steps_done) < self.start_step:
-            easy = all_triplets(labels, collections, "same_collection")
-            loss, metrics = self.loss.with_metrics(embeddings, labels, easy)
-        elif self.miner is None:
-            loss, metrics = self.loss.with_metrics(embeddings, labels, collections=collections)
-        else:
-            triplets = self.miner(embeddings, labels, collections)
-            loss, metrics = self.loss.with_metrics(embeddings, labels, triplets)
-        return loss, metrics | {"embedding_spread": embedding_spread(embeddings)}
+            triplets = all_triplets(labels, collections, "same_collection", anchors)
+        elif self.miner is not None:
+            triplets = self.miner(embeddings, labels, collections, anchors)
+        elif anchors is not None:
+            more["anchors"] = anchors
+        loss, metrics = self.loss.with_metrics(
+            embeddings, labels, triplets, collections=collections, **more
+        )
+        return scale * loss, metrics | {"embedding_spread": embedding_spread(embeddings)}
 
     def after_step(self, step: int) -> None:
         """Count, so that a continued run begins to mine where an unbroken one does."""

@@ -71,7 +71,7 @@ def train_loop(
     """
     run = config.training
     console = console or Console(stderr=True, quiet=distributed.rank() > 0)
-    method.to(hardware.device).to(memory_format=torch.channels_last)
+    method.to(hardware.device)
     optimizer = build_optimizer(method, config)
     averaged = build_average(method, config)
     state = Restart(method, optimizer, averaged, identity(config, dataset))
@@ -125,7 +125,8 @@ def train_loop(
                 seconds = (now - last) / (step - last_step)
                 last, last_step = now, step
                 record = {name: float(value) for name, value in metrics.items()}
-                record = {"loss": float(loss.detach())} | record
+                shared = distributed.total(loss.detach()) / distributed.world_size()
+                record = {"loss": float(shared)} | record
                 record["lr"] = optimizer.param_groups[0]["lr"]
                 record["seconds_per_step"] = seconds
                 record["images_per_second"] = len(indices) * distributed.world_size() / seconds
