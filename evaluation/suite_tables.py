@@ -43,14 +43,14 @@ def table(cells: Sequence[Cell], results: Path) -> list[str]:
         early = max(1, min(len(run["knn_top1_by_epoch"]) for run in everyone) // 4)
         lines += [
             f"{one['source_note']}; {one['num_queries']} queries, {one['num_bank']} in the bank. "
-            f"Weighted kNN top-1 in percent. Differences from the setting named beside them are "
-            f"paired over seeds (same initialisation, batches and augmentation), with 95 % t "
-            f"intervals; 'resolves' is the smallest difference that this many seeds would have "
-            f"shown in 80 % of such studies.",
+            f"Weighted kNN top-1 in percent. Differences from the setting named beside them, early "
+            f"and at the end, are paired over seeds (same initialisation, batches and "
+            f"augmentation), with 95 % t intervals; 'resolves' is the smallest difference that "
+            f"this many seeds would have shown in 80 % of such studies.",
             "",
             f"| setting | seeds | after epoch {early} | at the end | worst class | beside "
-            "| difference | resolves | published |",
-            "|---|---|---|---|---|---|---|---|---|",
+            "| early difference | difference | resolves | published |",
+            "|---|---|---|---|---|---|---|---|---|---|",
         ]
         lines += [row(variants[name], found, early, is_image) for name in found]
     if missing:
@@ -66,20 +66,24 @@ def row(
 ) -> str:
     """Tabulate one setting."""
     runs = found[variant.name]
-    early = [run["knn_top1_by_epoch"][early_epoch - 1] for run in runs.values()]
+    early = {seed: run["knn_top1_by_epoch"][early_epoch - 1] for seed, run in runs.items()}
     final = [run["knn_top1"] for run in runs.values()]
     worst = [run["worst_class_top1"] for run in runs.values()]
     others = found.get(variant.compare_with or "", {})
     shared = sorted(runs.keys() & others.keys(), key=int)
     gaps = [runs[seed]["knn_top1"] - others[seed]["knn_top1"] for seed in shared]
+    early_gaps = [
+        early[seed] - others[seed]["knn_top1_by_epoch"][early_epoch - 1] for seed in shared
+    ]
     published = "" if variant.published is None or not is_image else f"{variant.published:g}"
     cells = [
         variant.name,
         str(len(runs)),
-        spread(early),
+        spread(list(early.values())),
         spread(final),
         spread(worst),
         variant.compare_with or "",
+        paired(early_gaps),
         paired(gaps),
         resolves(gaps),
         f"{published} {variant.note}".strip() if published else "",
