@@ -14,6 +14,8 @@ from rich.console import Console
 
 from setrep.config import METHOD_OF_LOSS, resolve
 from setrep.errors import InputError
+from setrep.methods.method import TrainingItems
+from setrep.methods.prior import LabelledPrior
 from setrep.protocols.items import evaluate_items
 from setrep.reports import runs
 from setrep.reports.tables import evaluation_table
@@ -77,6 +79,13 @@ def test_a_named_loss_brings_its_method_and_trains(loss: str, data: Path, tmp_pa
     result = train(data, tmp_path / "run", loss={"name": loss})
     assert result.evaluation.protocol == "train_bank"
     assert result.evaluation.items.num_bank == 120
+    assert result.evaluation.class_balance == {
+        "tau_plus": pytest.approx(29 / 119),
+        "num_classes": 4,
+        "effective_num_classes": pytest.approx(119 / 29),
+        "smallest_class_prior": 0.25,
+        "largest_class_prior": 0.25,
+    }
     found = records(tmp_path / "run")
     assert [record["step"] for record in found] == [1, 2, 3, 4, 5, 6]
     assert all(np.isfinite(record["loss"]) for record in found)
@@ -125,7 +134,7 @@ def test_a_saved_config_resolves_to_itself():
 def test_a_continued_run_has_the_weights_and_the_prior_of_an_unbroken_one(
     loss: str, data: Path, tmp_path: Path
 ):
-    """Three steps an epoch: `tau_plus` is estimated at steps 3 and 6."""
+    """`tau_plus` is counted before the first step, and kept."""
     auto = {"loss": {"name": loss, "tau_plus": "auto"}}
     eight = {"training": {"max_steps": 8, "batch_size": 40, "device": "cpu", "log_every": 1}}
     train(data, tmp_path / "whole", **auto, **eight)
@@ -140,12 +149,28 @@ def test_a_continued_run_has_the_weights_and_the_prior_of_an_unbroken_one(
     for name, value in whole.items():
         assert torch.equal(value, parts[name]) or value.isnan().all(), name
     logged = [record["tau_plus"] for record in records(tmp_path / "parts")]
-    assert logged[:3] == [0.1] * 3
-    assert logged[3] != 0.1
-    assert logged[3] == logged[5] != logged[6]
-    assert 0.1 < logged[6] < 0.6  # of four equal classes it is .25
+    assert len(logged) == 8
+    assert logged == [pytest.approx(29 / 119)] * 8  # four equal classes of thirty items
     end = records(tmp_path / "parts")[-1]
     assert end["tau_plus_low"] <= end["tau_plus"] <= end["tau_plus_high"]
+
+
+@pytest.mark.parametrize(("label", "share"), [(0, "all"), (None, "none")])
+def test_a_prior_without_two_kinds_of_pairs_is_refused(label: int | None, share: str):
+    labels = torch.arange(9) if label is None else torch.full((9,), label)
+    with pytest.raises(InputError, match=f"{share} of the pairs of 9 random .* as a number"):
+        LabelledPrior().prepare(TrainingItems(embed=lambda: torch.zeros(9, 2), labels=labels))
+
+
+def test_only_five_hundred_labels_are_looked_at_and_the_estimate_is_kept():
+    prior = LabelledPrior(seed=3)
+    labels = torch.arange(4000) % 100
+    prior.prepare(TrainingItems(embed=lambda: torch.zeros(4000, 2), labels=labels))
+    kept = float(prior.tau_plus)
+    assert kept == pytest.approx(0.01, rel=0.2)
+    assert kept * 500 * 499 / 2 == pytest.approx(round(kept * 500 * 499 / 2))  # a count of pairs
+    prior.prepare(TrainingItems(embed=lambda: torch.zeros(4, 2), labels=torch.zeros(4)))
+    assert float(prior.tau_plus) == kept
 
 
 def test_the_prior_is_not_estimated_unless_asked_for(data: Path, tmp_path: Path):

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from setrep.errors import InputError
-from setrep.priors import _two_pairs, from_labels
+from setrep.priors import from_labels
+from setrep.priors.labels import _two_pairs
 from tests.fakes import REAL
 
 

@@ -165,8 +165,8 @@ def test_every_measure_of_an_embedding_comes_together_and_goes_into_json():
 def test_the_fields_of_an_evaluation_are_those_of_its_schema():
     expected = {
         Evaluation: "schema protocol dataset source_note split label_level collection_level seed "
-        "encoder aggregator model_sha256 items collections linear_probe one_shot bounds baselines "
-        "seconds",
+        "encoder aggregator model_sha256 items collections class_balance linear_probe one_shot "
+        "bounds baselines seconds",
         ItemResult: "num_queries num_bank num_classes knn_k knn_temperature knn_top1 knn_top5 "
         "worst_class_top1 recall_at_1 map_at_r",
         CollectionResult: "size num_queries num_gallery num_classes recall_at_1 recall_at_5 "

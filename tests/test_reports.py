@@ -40,6 +40,7 @@ TOP = [
     "model_sha256",
     "items",
     "collections",
+    "class_balance",
     "linear_probe",
     "one_shot",
     "bounds",
@@ -89,7 +90,7 @@ def test_an_evaluation_has_exactly_the_keys_of_its_schema(evaluation):
 def test_what_is_absent_is_null_and_not_missing(plain):
     found = json.loads(as_json(plain))
     assert list(found) == TOP
-    absent = ("linear_probe", "one_shot", "bounds", "baselines")
+    absent = ("class_balance", "linear_probe", "one_shot", "bounds", "baselines")
     assert {key: found[key] for key in absent} == dict.fromkeys(absent)
     last = found["collections"][-1]
     assert list(last) == COLLECTIONS

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from setrep.reports.search import query_table
-from setrep.reports.tables import bounds_table, evaluation_table, percent, verdict
+from setrep.reports.tables import bounds_table, class_note, evaluation_table, percent, verdict
 from setrep.retrieval import Match
 from tests.evaluations import evaluation as evaluation
 from tests.evaluations import plain as plain
@@ -36,6 +36,18 @@ def test_baselines_that_are_not_beaten_are_named(evaluation):
     both = with_map(pixels=0.5, untrained=0.6)
     assert both.endswith("no better than pixels (50.0) and the untrained encoder (60.0).")
     assert verdict(dataclasses.replace(evaluation, baselines=None)) is None
+
+
+def test_unequal_classes_are_mentioned_and_equal_ones_are_not(evaluation):
+    balance = {"tau_plus": 0.1234, "num_classes": 3, "effective_num_classes": 2.0}
+    for smallest, is_shown in ((0.2, True), (0.39, False)):
+        priors = {"smallest_class_prior": smallest, "largest_class_prior": 0.4}
+        note = class_note(dataclasses.replace(evaluation, class_balance=balance | priors))
+        assert (note is not None) == is_shown
+        if note:
+            assert "3 classes of 20.0 to 40.0 % of the items" in note
+            assert "with probability 0.1234" in note
+    assert class_note(evaluation) is None
 
 
 def shown(table, width: int = 80) -> str:

@@ -83,5 +83,6 @@ def show_evaluation(evaluation: Any, as_json: bool) -> None:
         print(write(evaluation), end="")
     else:
         tables.print_table(tables.evaluation_table(evaluation))
-        if found := tables.verdict(evaluation):
-            print(found)
+        for note in (tables.verdict(evaluation), tables.class_note(evaluation)):
+            if note:
+                print(note)

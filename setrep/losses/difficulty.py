@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import softplus
 
@@ -84,10 +84,7 @@ class DifficultyWeightedLoss(ContrastiveLoss):
     ) -> Float[Tensor, "anchor key"]:
         """Return the weight of each negative of each anchor, and 1 elsewhere."""
         mask = terms.is_negative
-        own, other = (
-            (of.keys - log_sum(2 * of.keys, mask).unsqueeze(1) / 2).exp() for of in (terms, biased)
-        )
-        weights = (1 + own / (other + own + 1e-6)).masked_fill(~mask, 1)
+        weights = difficulty_weights(terms.keys, biased.keys, mask)
         if not self.normalize_weights:
             return weights
         mean = weights.masked_fill(~mask, 0).sum(dim=1, keepdim=True) / mask.sum(1, keepdim=True)
@@ -102,6 +99,18 @@ class DifficultyWeightedLoss(ContrastiveLoss):
         log_g, is_clamped = debias(log_mean, positive, self.tau_plus, 1 / self.temperature)
         loss = softplus(num_negatives.log() + log_g - positive)
         return loss, {"clamped_share": is_clamped.to(loss.dtype), "estimate": log_g.exp()}
+
+
+def difficulty_weights(
+    own: Float[Tensor, "anchor key"],
+    biased: Float[Tensor, "anchor key"],
+    is_negative: Bool[Tensor, "anchor key"],
+) -> Float[Tensor, "anchor key"]:
+    """Return the weight of each negative from the log similarities of two encoders; 1 elsewhere."""
+    own, biased = (
+        (keys - log_sum(2 * keys, is_negative).unsqueeze(1) / 2).exp() for keys in (own, biased)
+    )
+    return (1 + own / (biased + own + 1e-6)).masked_fill(~is_negative, 1)
 
 
 class DebiasedTripletLoss(ContrastiveLoss):

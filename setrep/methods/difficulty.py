@@ -7,12 +7,13 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from setrep import distributed
 from setrep.data.batch import Batch
 from setrep.encoders import ItemEncoder
 from setrep.losses import DebiasedTripletLoss, DifficultyWeightedLoss
 from setrep.methods.contrastive import contrast
 from setrep.methods.method import Method, TrainingItems
-from setrep.methods.prior import PriorTracker
+from setrep.methods.prior import LabelledPrior
 from setrep.methods.supervised import embedding_spread
 
 
@@ -39,7 +40,7 @@ class DifficultyMethod(Method):
         biased_loss: DebiasedTripletLoss,
         *,
         biased_lr_scale: float = 10.0,
-        prior: PriorTracker | None = None,
+        prior: LabelledPrior | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.aggregator = encoder, aggregator
@@ -67,13 +68,17 @@ class DifficultyMethod(Method):
         biased = [self.biased_head(self.biased_encoder.features(view)) for view in batch.views]
         loss, metrics = contrast(self.loss, views, batch, biased=[v.detach() for v in biased])
         biased_loss, _ = contrast(self.biased_loss, biased, batch)
-        metrics["biased_loss"] = biased_loss.detach()
+        metrics["biased_loss"] = distributed.total(biased_loss.detach()) / distributed.world_size()
         metrics["embedding_spread"] = embedding_spread(views[0].float())
         return loss + biased_loss, metrics | (
             self.prior.metrics() if self.prior is not None else {}
         )
 
+    def other_encoders(self) -> dict[str, ItemEncoder]:
+        """Keep the biased encoder: the report compares the two."""
+        return {"biased": self.biased_encoder}
+
     def before_epoch(self, epoch: int, training: TrainingItems) -> None:
-        """Estimate the class prior anew, where that is asked for."""
+        """Estimate the class prior before the first step, where that is asked for."""
         if self.prior is not None:
-            self.prior.update(epoch, training)
+            self.prior.prepare(training)

@@ -40,6 +40,10 @@ class Method(nn.Module, ABC):
     def step(self, batch: Batch) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """Return the loss of a batch and what to log."""
 
+    def other_encoders(self) -> dict[str, ItemEncoder]:
+        """Name encoders that are kept beside the one handed over, each in a folder of the run."""
+        return {}
+
     def after_step(self, step: int) -> None:
         """Update what the optimiser does not: queues, averaged networks."""
 

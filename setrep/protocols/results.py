@@ -108,6 +108,7 @@ class Evaluation:
     model_sha256: str
     items: ItemResult | None
     collections: tuple[CollectionResult, ...]
+    class_balance: dict[str, Any] | None  # of the bank, where there is one
     linear_probe: dict[str, Any] | None
     one_shot: OneShotResult | None
     bounds: dict[str, Any] | None

@@ -20,6 +20,7 @@ from setrep.data.dataset import ItemDataset
 from setrep.data.one_shot import OneShotTask, load_one_shot
 from setrep.data.registry import dataset_info
 from setrep.errors import InputError
+from setrep.priors import from_labels
 from setrep.protocols.baselines import (
     Embed,
     embed_dataset,
@@ -31,6 +32,8 @@ from setrep.protocols.bounds import verify_bounds
 from setrep.protocols.results import Baselines, Evaluation, Scores
 from setrep.set_encoder import SetEncoder
 from setrep.training.build import load_split
+
+FEWEST_LABELLED = 4  # items of which two pairs without a common item can be made
 
 
 def load_task(config: Config, dataset: ItemDataset) -> OneShotTask | None:
@@ -121,6 +124,18 @@ def probe(set_encoder: SetEncoder, data: EvaluationData, config: Config) -> dict
     return dataclasses.asdict(found)
 
 
+def class_balance(bank: ItemDataset | None) -> dict[str, Any] | None:
+    """Count the classes that were trained on; debiased losses take them to be equal."""
+    if bank is None or len(bank) < FEWEST_LABELLED:
+        return None
+    found = from_labels(torch.from_numpy(bank.labels))
+    assert found.class_balance is not None
+    counts = dataclasses.asdict(found.class_balance)
+    if found.value == 0:  # no two items of one class: infinitely many are as likely
+        counts["effective_num_classes"] = None
+    return {"tau_plus": found.value} | counts
+
+
 def evaluate_set_encoder(
     set_encoder: SetEncoder, untrained: SetEncoder | None, data: EvaluationData, config: Config
 ) -> Evaluation:
@@ -167,6 +182,7 @@ def evaluate_set_encoder(
         model_sha256=set_encoder.fingerprint,
         items=learned.items,
         collections=learned.collections,
+        class_balance=class_balance(data.bank),
         linear_probe=probe(set_encoder, data, config),
         one_shot=learned.one_shot,
         bounds=summary,

@@ -23,6 +23,7 @@ from setrep.methods.supervised import embedding_spread
 from setrep.protocols.baselines import embed_dataset
 from setrep.protocols.bounds import verify_bounds as verify
 from setrep.protocols.results import Evaluation
+from setrep.reports.difficulty import write_report
 from setrep.reports.evaluation import EvaluationData, as_json, evaluate_set_encoder
 from setrep.reports.monitor import KnnMonitor
 from setrep.reports.trained_on import TrainedOn
@@ -119,6 +120,10 @@ def _train(config: Config, resume: bool, console: Console) -> TrainedRun:
     set_encoder = set_encoder_of(result.model, config, dataset.item_format)
     set_encoder.metadata["trained_on"] = asdict(trained_on)
     set_encoder.save_pretrained(directory)
+    for name, encoder in result.model.other_encoders().items():
+        other = set_encoder_of(result.model, config, dataset.item_format, encoder)
+        other.metadata["trained_on"] = asdict(trained_on)
+        other.save_pretrained(directory / name)
     if result.reason != "finished":
         return TrainedRun(directory, result.step, result.reason, None)
     done = f"Trained in {clock(time.monotonic() - began)}" if num_steps else "Trained already"
@@ -127,6 +132,8 @@ def _train(config: Config, resume: bool, console: Console) -> TrainedRun:
     set_encoder = SetEncoder.from_pretrained(directory)
     path = directory / "evaluation.json"
     evaluation = write_evaluation(set_encoder, held_out, config, path)
+    if compare_with_biased(directory, set_encoder, held_out, config, directory):
+        console.print(f"Both encoders, their negatives and maps: {directory / 'difficulty.html'}")
     return TrainedRun(directory, result.step, result.reason, evaluation)
 
 
@@ -145,6 +152,17 @@ def write_evaluation(
     evaluation = evaluate_set_encoder(set_encoder, before, data, config)
     write_atomically(path, as_json(evaluation).encode())
     return evaluation
+
+
+def compare_with_biased(
+    run: Path, set_encoder: SetEncoder, data: EvaluationData, config: Config, output: Path
+) -> bool:
+    """Write `difficulty.json` and `.html` of a run that kept a biased encoder; say whether."""
+    if config.loss.name != "difficulty_weighted":
+        return False
+    biased = SetEncoder.from_pretrained(run / "biased")
+    write_report(output, set_encoder, biased, data, config)
+    return True
 
 
 def untrained(config: Config, dataset: ItemDataset) -> SetEncoder | None:
@@ -176,7 +194,9 @@ def evaluate(
     """
     set_encoder, config, data = open_for_evaluation(run, changes)
     path = Path(output) if output else Path(run) / "evaluation.json"
-    return write_evaluation(set_encoder, data, config, path)
+    evaluation = write_evaluation(set_encoder, data, config, path)
+    compare_with_biased(Path(run), set_encoder, data, config, path.parent)
+    return evaluation
 
 
 def open_for_evaluation(

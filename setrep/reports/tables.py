@@ -61,6 +61,18 @@ def verdict(result: Evaluation) -> str | None:
     return f"Items, {name_of}: {percent(own)}, no better than {' and '.join(better)}."
 
 
+def class_note(result: Evaluation) -> str | None:
+    """Say how unequal the classes are that were trained on, where that is worth a word."""
+    balance = result.class_balance
+    if balance is None or balance["largest_class_prior"] < 1.5 * balance["smallest_class_prior"]:
+        return None
+    return (
+        f"Trained on {balance['num_classes']} classes of {percent(balance['smallest_class_prior'])}"
+        f" to {percent(balance['largest_class_prior'])} % of the items; two random items share one "
+        f"with probability {balance['tau_plus']:.4g}. Debiased losses take classes to be equal."
+    )
+
+
 def measures(scores: Scores) -> dict[str, str]:
     """Name and write what was measured of one embedding."""
     items = scores.items

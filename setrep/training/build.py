@@ -18,7 +18,7 @@ from setrep.data.item_sampler import ItemSampler
 from setrep.data.registry import load_dataset
 from setrep.data.sampler import EpisodeSampler
 from setrep.data.views import Partners
-from setrep.encoders import ENCODERS
+from setrep.encoders import ENCODERS, ItemEncoder
 from setrep.errors import InputError
 from setrep.methods.method import Method
 from setrep.set_encoder import SetEncoder
@@ -141,10 +141,12 @@ def training_dataset(config: Config) -> ItemDataset:
     return dataset
 
 
-def set_encoder_of(method: Method, config: Config, item_format: ItemFormat) -> SetEncoder:
-    """Hand over what a method has learned."""
+def set_encoder_of(
+    method: Method, config: Config, item_format: ItemFormat, encoder: ItemEncoder | None = None
+) -> SetEncoder:
+    """Hand over what a method has learned, or another encoder of its."""
     return SetEncoder(
-        method.encoder,
+        encoder or method.encoder,
         method.aggregator,
         item_format=item_format,
         encoder_config=config.encoder,

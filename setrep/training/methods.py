@@ -29,12 +29,12 @@ from setrep.losses import (
 from setrep.methods.contrastive import ContrastiveMethod
 from setrep.methods.difficulty import DifficultyMethod
 from setrep.methods.method import Method
-from setrep.methods.prior import PriorTracker
+from setrep.methods.prior import LabelledPrior
 from setrep.methods.supervised import SupervisedMethod
 from setrep.miners import BatchAllMiner, BatchHardMiner, HardNegativeMiner, Miner, SemiHardMiner
 
 T = TypeVar("T")
-PRIOR_BEFORE_AUTO = 0.1  # what an automatic tau_plus is before its first estimate
+PRIOR_BEFORE_AUTO = 0.1  # until it is estimated: in the steps of the forecast
 
 MINERS: dict[str, Callable[[Config], Miner]] = {
     "batch_all": lambda c: BatchAllMiner(positives=c.miner.positives),
@@ -139,7 +139,7 @@ def build_contrastive(config: Config, item_format: ItemFormat) -> Method:
         head_above(encoder, config),
         loss,
         num_views=config.views.num_views,
-        prior=None if config.loss.name in PRIORLESS else tracker(config),
+        prior=None if config.loss.name in PRIORLESS else prior_of(config),
     )
 
 
@@ -167,7 +167,7 @@ def build_difficulty(config: Config, item_format: ItemFormat) -> Method:
         head_above(biased, config),
         DebiasedTripletLoss(tau_plus=tau_plus),
         biased_lr_scale=config.optimizer.biased_lr_scale,
-        prior=tracker(config),
+        prior=prior_of(config),
     )
 
 
@@ -187,11 +187,11 @@ def head_above(encoder: ItemEncoder, config: Config) -> nn.Module:
     return build_mlp(encoder.dim, config.head.hidden_dim, config.head.dim)
 
 
-def tracker(config: Config) -> PriorTracker | None:
+def prior_of(config: Config) -> LabelledPrior | None:
     """Build what estimates the prior, where that is asked for."""
     if config.loss.tau_plus != "auto":
         return None
-    return PriorTracker(PRIOR_BEFORE_AUTO, seed=config.training.seed)
+    return LabelledPrior(seed=config.training.seed)
 
 
 METHODS: dict[str, Callable[[Config, ItemFormat], Method]] = {

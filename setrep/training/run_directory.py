@@ -23,7 +23,10 @@ from setrep.files import write_atomically
 CONFIG = "config.yaml"
 FILES = (
     CONFIG,
+    "biased",
     "checkpoint",
+    "difficulty.html",
+    "difficulty.json",
     "environment.json",
     "evaluation.json",
     "metrics.jsonl",

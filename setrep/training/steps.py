@@ -62,7 +62,7 @@ class BatchLoader:
             chosen = self.partners.draw(indices, number, drawing) if self.partners else indices
             items = self._take(chosen)
             if self.dataset.item_format.kind == "image":
-                items = self.augment(items, generator).contiguous(memory_format=torch.channels_last)
+                items = self.augment(items, generator)
             elif self.noise:
                 drawn = torch.randn(items.shape, generator=generator)
                 items = items + self.noise * drawn.to(items.device)
@@ -105,8 +105,7 @@ def forecast_seconds(
     hardware: Hardware,
 ) -> float:
     """Return how long a step takes, from a few steps of a copy that is thrown away."""
-    trial = copy.deepcopy(method).to(hardware.device)
-    trial.to(memory_format=torch.channels_last).train()
+    trial = copy.deepcopy(method).to(hardware.device).train()
     optimizer = build_optimizer(trial, config)
     loader = BatchLoader(dataset, config, hardware, num_views=method.num_views)
     indices = sampler.draw(0, 0)
