@@ -49,3 +49,18 @@ def test_what_a_shipped_config_names_exists(file):
     assert config.aggregator in known("aggregators")
     assert config.training.method in known("methods")
     assert config.encoder.name in known("encoders") or config.encoder.name.startswith("timm:")
+
+
+def test_every_setting_of_a_claim_suite_has_its_config():
+    from evaluation.suites import SUITES, cells
+
+    folder = ROOT / "configs" / "suites"
+    wanted = {
+        folder / suite / f"{cell.variant.name}.yaml": cell.settings
+        for suite in SUITES
+        for cell in cells(suite, "full")
+        if cell.seeds == (0,)
+    }
+    assert set(folder.rglob("*.yaml")) == set(wanted)
+    for file, settings in wanted.items():
+        assert resolve(read_yaml(file)) == resolve(settings), file
