@@ -78,6 +78,8 @@ def test_every_loss_has_a_method():
 def test_a_named_loss_brings_its_method_and_trains(loss: str, data: Path, tmp_path: Path):
     result = train(data, tmp_path / "run", loss={"name": loss})
     assert result.evaluation.protocol == "train_bank"
+    made_on = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert (made_on["precision"], made_on["seed"]) == ("float32", 0)
     assert result.evaluation.items.num_bank == 120
     assert result.evaluation.class_balance == {
         "tau_plus": pytest.approx(29 / 119),
@@ -255,6 +257,8 @@ REFUSED = {
         {"loss": {"name": "difficulty_weighted", "drop_false_negatives": "exclude"}},
         "no loss.drop",
     ),
+    "a weight of no use": ({"loss": {"name": "nt_xent", "beta": 2.0}}, "but 2.0 .* at 1.0. Read"),
+    "a margin of no use": ({"loss": {"name": "supcon", "margin": 0.5}}, "Read by: triplet"),
     "another loss of two encoders": (
         {"loss": {"name": "nt_xent"}, "training": {"method": "difficulty_weighted"}},
         "has one loss",

@@ -140,7 +140,7 @@ def _train(config: Config, resume: bool, console: Console) -> TrainedRun:
 def start_run(config: Config, hardware: Hardware, resume: bool) -> Path:
     """Open the run directory and note the machine in it."""
     directory = open_run(config, resume=resume)
-    write_environment(directory, config, hardware.device)
+    write_environment(directory, config, hardware)
     return directory
 
 

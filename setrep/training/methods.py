@@ -8,7 +8,7 @@ from typing import TypeVar
 from torch import nn
 
 from setrep.aggregators import build_aggregator
-from setrep.config import Config
+from setrep.config import METHOD_OF_LOSS, Config
 from setrep.encoders import ItemEncoder, build_encoder
 from setrep.encoders.item_encoder import build_mlp
 from setrep.errors import InputError, nearest
@@ -110,13 +110,27 @@ CONTRASTIVE_LOSSES: dict[str, Callable[[Config], ContrastiveLoss | NPairLoss]] =
         debiased_positives(c), debiased_negatives(c), c.loss.positives_weight
     ),
 }
-PRIORLESS = ("nt_xent", "n_pair")
+PRIORLESS = ("nt_xent", "n_pair", "triplet", "supcon")
+DEBIASED = ("debiased_negatives", "hard_negatives", "debiased_positives", "debiased_both")
+# Which losses read an option that not all have; data sets set no default for these.
+READERS: dict[str, tuple[str, ...]] = {
+    "margin": ("triplet",),
+    "distance": ("triplet",),
+    "reduction": ("triplet",),
+    "beta": ("hard_negatives",),
+    "estimator": ("debiased_positives", "debiased_both"),
+    "views": DEBIASED,
+    "drop_false_negatives": ("nt_xent", *DEBIASED),
+    "l2_weight": ("n_pair",),
+    "positives_weight": ("debiased_both",),
+}
 
 
 def build_supervised(config: Config, item_format: ItemFormat) -> Method:
     """Build the method that learns from labels."""
     loss = choose("loss", config.loss.name, LOSSES)(config)
     miner = choose("miner", config.miner.name, MINERS)(config)
+    refuse_unread(config)
     encoder = build_encoder(config.encoder, item_format)
     aggregator = build_aggregator(config.aggregator, encoder.dim)
     if config.loss.name != "triplet":
@@ -176,10 +190,13 @@ def refuse_unread(config: Config) -> None:
     name, loss = config.loss.name, config.loss
     if name in PRIORLESS and loss.tau_plus == "auto":
         raise InputError(f"The loss {name} corrects for no prior: loss.tau_plus=auto asks for one.")
-    if loss.drop_false_negatives != "none" and name in ("n_pair", "difficulty_weighted"):
-        raise InputError(f"The loss {name} has no loss.drop_false_negatives; leave it at none.")
-    if loss.estimator != "mean" and name not in ("debiased_positives", "debiased_both"):
-        raise InputError(f"The loss {name} has no loss.estimator; leave it at mean.")
+    for option, readers in READERS.items():
+        usual, asked = type(loss).model_fields[option].default, getattr(loss, option)
+        if asked != usual and name in METHOD_OF_LOSS and name not in readers:
+            raise InputError(
+                f"The loss {name} has no loss.{option}, but {asked} was asked; leave it at "
+                f"{usual}. Read by: {', '.join(readers)}."
+            )
 
 
 def head_above(encoder: ItemEncoder, config: Config) -> nn.Module:

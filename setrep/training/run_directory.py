@@ -19,6 +19,7 @@ from setrep.config import Config, merge, read_yaml, resolve, to_yaml
 from setrep.data.dataset import ItemDataset
 from setrep.errors import InputError
 from setrep.files import write_atomically
+from setrep.training.build import Hardware
 
 CONFIG = "config.yaml"
 FILES = (
@@ -170,9 +171,13 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def write_environment(directory: Path, config: Config, device: torch.device) -> None:
+def write_environment(directory: Path, config: Config, hardware: Hardware) -> None:
     """Record versions and hardware, without names of hosts, users or paths."""
-    content = environment(device) | {"seed": config.training.seed}
+    precision = str(hardware.precision).removeprefix("torch.")
+    content = environment(hardware.device) | {
+        "precision": precision,
+        "seed": config.training.seed,
+    }
     write_atomically(directory / "environment.json", json.dumps(content, indent=2).encode())
 
 
