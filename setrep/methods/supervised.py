@@ -52,29 +52,36 @@ class SupervisedMethod(Method):
         assert batch.labels is not None
         assert batch.collections is not None
         embeddings = self.encoder(batch.views[0])
-        device, num_own = embeddings.device, len(embeddings)
-        anchors, scale = None, 1
-        more: dict[str, Any] = {}
-        if distributed.world_size() > 1 and isinstance(self.loss, TripletMarginLoss | SupConLoss):
-            start, _ = distributed.share_of(num_own, device)
-            anchors = torch.arange(start, start + num_own, device=device)
-            more = {"total": distributed.total}
-            scale = distributed.world_size()  # gradients are averaged, and parts must be added
+        own, total, scale = self._share(embeddings)
         embeddings = distributed.gather(embeddings)
         labels = distributed.gather(batch.labels)
-        first, _ = distributed.share_of(int(batch.collections.max()) + 1, device)
+        first, _ = distributed.share_of(int(batch.collections.max()) + 1, labels.device)
         collections = distributed.gather(batch.collections + first)  # each rank's start from 0
-        triplets = None
         if self.start_step and int(self.steps_done) < self.start_step:
-            triplets = all_triplets(labels, collections, "same_collection", anchors)
-        elif self.miner is not None:
-            triplets = self.miner(embeddings, labels, collections, anchors)
-        elif anchors is not None:
-            more["anchors"] = anchors
-        loss, metrics = self.loss.with_metrics(
-            embeddings, labels, triplets, collections=collections, **more
-        )
+            triplets = all_triplets(labels, collections, "same_collection", **own)
+            loss, metrics = self.loss.with_metrics(embeddings, labels, triplets, **total)
+        elif self.miner is None:
+            loss, metrics = self.loss.with_metrics(
+                embeddings, labels, collections=collections, **own, **total
+            )
+        else:
+            triplets = self.miner(embeddings, labels, collections, **own)
+            loss, metrics = self.loss.with_metrics(embeddings, labels, triplets, **total)
         return scale * loss, metrics | {"embedding_spread": embedding_spread(embeddings)}
+
+    def _share(
+        self, embeddings: Float[Tensor, "n dim"]
+    ) -> tuple[dict[str, Any], dict[str, Any], int]:
+        """Return what names this process's anchors, what adds counts, and the scale of its loss.
+
+        Gradients are averaged over processes, but their parts of one loss must be added.
+        """
+        is_shared = isinstance(self.loss, TripletMarginLoss | SupConLoss)
+        if distributed.world_size() == 1 or not is_shared:
+            return {}, {}, 1
+        start, _ = distributed.share_of(len(embeddings), embeddings.device)
+        anchors = torch.arange(start, start + len(embeddings), device=embeddings.device)
+        return {"anchors": anchors}, {"total": distributed.total}, distributed.world_size()
 
     def after_step(self, step: int) -> None:
         """Count, so that a continued run begins to mine where an unbroken one does."""
