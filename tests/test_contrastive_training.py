@@ -14,8 +14,6 @@ from rich.console import Console
 
 from setrep.config import METHOD_OF_LOSS, resolve
 from setrep.errors import InputError
-from setrep.methods.method import TrainingItems
-from setrep.methods.prior import LabelledPrior
 from setrep.protocols.items import evaluate_items
 from setrep.reports import runs
 from setrep.reports.tables import evaluation_table
@@ -155,24 +153,6 @@ def test_a_continued_run_has_the_weights_and_the_prior_of_an_unbroken_one(
     assert logged == [pytest.approx(29 / 119)] * 8  # four equal classes of thirty items
     end = records(tmp_path / "parts")[-1]
     assert end["tau_plus_low"] <= end["tau_plus"] <= end["tau_plus_high"]
-
-
-@pytest.mark.parametrize(("label", "share"), [(0, "all"), (None, "none")])
-def test_a_prior_without_two_kinds_of_pairs_is_refused(label: int | None, share: str):
-    labels = torch.arange(9) if label is None else torch.full((9,), label)
-    with pytest.raises(InputError, match=f"{share} of the pairs of 9 random .* as a number"):
-        LabelledPrior().prepare(TrainingItems(embed=lambda: torch.zeros(9, 2), labels=labels))
-
-
-def test_only_five_hundred_labels_are_looked_at_and_the_estimate_is_kept():
-    prior = LabelledPrior(seed=3)
-    labels = torch.arange(4000) % 100
-    prior.prepare(TrainingItems(embed=lambda: torch.zeros(4000, 2), labels=labels))
-    kept = float(prior.tau_plus)
-    assert kept == pytest.approx(0.01, rel=0.2)
-    assert kept * 500 * 499 / 2 == pytest.approx(round(kept * 500 * 499 / 2))  # a count of pairs
-    prior.prepare(TrainingItems(embed=lambda: torch.zeros(4, 2), labels=torch.zeros(4)))
-    assert float(prior.tau_plus) == kept
 
 
 def test_the_prior_is_not_estimated_unless_asked_for(data: Path, tmp_path: Path):

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -129,8 +130,10 @@ def test_a_map_shows_ten_classes_at_most_and_takes_few_items():
     points, names = layout(embeddings, dataset, torch.arange(len(labels)), 0)
     assert points.shape == (30, 2)
     assert sorted(set(names)) == [f"{n:02}" for n in range(10)]
-    two, _ = layout(embeddings, dataset, torch.tensor([0, 3, 6]), 0)
-    assert np.isfinite(two).all()
+    for items in ([0, 3, 6], [0, 3], [0]):
+        points, names = layout(embeddings, dataset, torch.tensor(items), 0)
+        assert points.shape == (len(items), 2) == (len(names), 2)
+        assert np.isfinite(points).all()
 
 
 @pytest.fixture(scope="module")
@@ -162,5 +165,24 @@ def test_a_run_keeps_both_encoders_and_its_report_says_what_the_evaluation_says(
     html = (result.directory / "difficulty.html").read_text()
     assert "<img" not in html  # vectors have no picture
     (result.directory / "difficulty.html").unlink()
+    runs.evaluate(result.directory, output=tmp_path / "elsewhere.json")
+    assert not list(tmp_path.rglob("difficulty.html"))
     runs.evaluate(result.directory)
     assert (result.directory / "difficulty.html").read_text() == html
+
+
+def test_a_run_without_its_biased_encoder_is_evaluated_all_the_same(vectors, tmp_path, caplog):
+    asked = {
+        "data": {"dataset": "vectors", "data_root": str(vectors)},
+        "loss": {"name": "difficulty_weighted"},
+        "augmentation": {"noise": 0.3},
+        "training": {"max_steps": 2, "batch_size": 30, "device": "cpu"},
+        "evaluation": {"sizes": [2], "num_bootstrap": 5, "protocol": "train_bank", "knn_k": 7},
+        "output_dir": str(tmp_path / "run"),
+    }
+    run = runs.train(runs.configure([asked])).directory
+    shutil.rmtree(run / "biased")
+    runs.evaluate(run)
+    assert f"`setrep train --resume --output-dir {run}` writes it" in caplog.text
+    runs.train(runs.configure([{"output_dir": str(run)}], resume=True), resume=True)
+    assert (run / "biased" / "model.json").is_file()

@@ -32,6 +32,14 @@ class WholeBatchLoss(nn.Module):
         return distance[labels[:, None] == labels].mean(), {"farthest": distance.detach().max()}
 
 
+class PenalisedLoss(TripletMarginLoss):
+    """A loss of somebody's own, of which processes cannot each compute a part."""
+
+    def with_metrics(self, embeddings, labels, triplets=None, *, collections=None):
+        loss, metrics = super().with_metrics(embeddings, labels, triplets)
+        return loss + embeddings.square().mean(), metrics
+
+
 WORLD = 2
 NUM_ITEMS = 24
 SHARE = 14  # of the first process; the other has the rest
@@ -61,6 +69,10 @@ CASES = {
     ),
     "hard negatives": (TripletMarginLoss(0.5), HardNegativeMiner()),
     "a loss of another class": (WholeBatchLoss(), None),
+    "a loss of a subclass": (PenalisedLoss(0.5), BatchHardMiner()),
+    "all triplets, summed": (TripletMarginLoss(0.5, reduction="sum"), None),
+    "same collection at first": (TripletMarginLoss(0.5, reduction="sum"), BatchHardMiner()),
+    "supcon, same collection": (SupConLoss(0.5, positives="same_collection"), None),
     "supcon, every anchor counts": (SupConLoss(0.5, form="in", singletons="count"), None),
 }
 CASES |= {
@@ -78,7 +90,8 @@ def build_method(name: str) -> SupervisedMethod:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator).double())
-    return SupervisedMethod(network, CentroidAggregator(3), loss, miner)
+    start_step = 5 if "at first" in name else 0
+    return SupervisedMethod(network, CentroidAggregator(3), loss, miner, start_step=start_step)
 
 
 def draw_batch(rank: int | None, is_alone: bool) -> Batch:

@@ -115,9 +115,39 @@ def test_pairs_of_omniglot_are_counted_where_similarities_alone_say_too_much():
     assert float(np.mean(ratios)) == pytest.approx(1, abs=0.2)
 
 
+@pytest.mark.parametrize("num_positive", [20, 30])
+def test_what_was_drawn_is_enough_whatever_the_draw(num_positive):
+    for seed in range(40):
+        positive, random, is_positive = twins(0.1, 20_000, seed)
+        places = pairs_to_check(positive[:num_positive], random, 300, seed=seed)
+        estimate(positive[:num_positive], random, checked=look_at(random, is_positive, places))
+
+
+def test_without_a_positive_answer_the_interval_holds_zero():
+    positive, random, _ = twins(0.1, 20_000, 0)
+    places = pairs_to_check(positive, random)
+    nobody = CheckedPairs(random[places], torch.zeros(len(places), dtype=torch.bool))
+    found = estimate(positive, random, checked=nobody)
+    assert found.value == 0 == found.interval[0] < found.interval[1]
+
+
+@pytest.mark.parametrize("answers", [torch.ones(300), torch.ones(10, dtype=torch.bool)])
+def test_answers_that_are_no_answers_are_refused(answers):
+    checked = CheckedPairs(torch.linspace(0, 1, 300), answers)
+    with pytest.raises(InputError, match="must say true or false; found"):
+        estimate(torch.linspace(0, 1, 50), torch.linspace(0, 1, 500), checked=checked)
+
+
+def test_similarities_of_a_graph_are_taken_as_numbers():
+    positive, random, _ = twins(0.1, 5000, 0)
+    expected = estimate(positive, random, num_bootstrap=2)
+    assert estimate(positive.requires_grad_(), random.requires_grad_(), num_bootstrap=2) == expected
+
+
 @pytest.mark.parametrize(
     ("num_pairs", "positives", "message"),
     [
+        (300, torch.linspace(0, 1, 14), "At least 15 positive pairs .* found 14"),
         (10, torch.linspace(0, 1, 50), "asked for 10 of 500"),
         (300, torch.full((50,), torch.nan), "positive similarities must be finite"),
     ],

@@ -61,7 +61,7 @@ class ContrastiveMethod(Method):
     def before_epoch(self, epoch: int, training: TrainingItems) -> None:
         """Estimate the class prior before the first step, where that is asked for."""
         if self.prior is not None:
-            self.prior.prepare(training)
+            self.prior.prepare(training.labels)
 
 
 def contrast(

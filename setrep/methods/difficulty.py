@@ -81,4 +81,4 @@ class DifficultyMethod(Method):
     def before_epoch(self, epoch: int, training: TrainingItems) -> None:
         """Estimate the class prior before the first step, where that is asked for."""
         if self.prior is not None:
-            self.prior.prepare(training)
+            self.prior.prepare(training.labels)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from setrep import priors
 from setrep.errors import InputError
-from setrep.methods.method import TrainingItems
 
 NUM_LABELLED = 500  # training items whose labels are looked at
 
@@ -34,16 +33,19 @@ class LabelledPrior(nn.Module):
     def __init__(self, *, seed: int = 0) -> None:
         super().__init__()
         self.seed = seed
+        self._known: float | None = None  # so that no step waits for the GPU
         self.register_buffer("tau_plus", torch.tensor(torch.nan, dtype=torch.float64))
         self.register_buffer("interval", torch.full((2,), torch.nan, dtype=torch.float64))
 
     def apply_to(self, loss: HasPrior) -> None:
         """Set the prior that a loss corrects for, once it is estimated."""
-        if not self.tau_plus.isnan():
-            loss.tau_plus = float(self.tau_plus)
+        if self._known is None and not self.tau_plus.isnan():
+            self._known = float(self.tau_plus)
+        if self._known is not None:
+            loss.tau_plus = self._known
 
-    def prepare(self, training: TrainingItems) -> None:
-        """Estimate the prior, unless that is done.
+    def prepare(self, labels: Int64[Tensor, " item"]) -> None:
+        """Estimate the prior from the training items' labels, unless that is done.
 
         Raises:
             InputError: no two of the items share a label, or all do.
@@ -51,8 +53,8 @@ class LabelledPrior(nn.Module):
         if not self.tau_plus.isnan():
             return
         generator = torch.Generator().manual_seed(self.seed)
-        chosen = torch.randperm(len(training.labels), generator=generator)[:NUM_LABELLED]
-        found = priors.from_labels(training.labels[chosen])
+        chosen = torch.randperm(len(labels), generator=generator)[:NUM_LABELLED]
+        found = priors.from_labels(labels[chosen])
         if not 0 < found.value < 1:
             share = "all" if found.value else "none"
             raise InputError(

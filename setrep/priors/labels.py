@@ -26,7 +26,9 @@ def from_labels(labels: Int64[Tensor, " item"], *, confidence: float = 0.95) -> 
 
     Its variance is estimated without bias as well (a U-statistic: $\hat\tau^2$ less its mean over
     two pairs without a common item), but is at least that of independent pairs. The interval is
-    that of a Poisson count (Garwood 1936) with the same relative variance.
+    that of a Poisson count (Garwood 1936) with the same relative variance: of equal classes it
+    holds the truth in 96 % of draws and more, but of few and unequal ones too rarely, in 91 % with
+    two classes of .6 and .4 and 500 labels, in 77 % with .7, .3 and 20.
 
     Items must be drawn at random: a set with equally many of each class gives its own design.
 
@@ -76,7 +78,12 @@ def _interval(value: float, variance: float, n: int, confidence: float) -> tuple
 
 def _check_labels(labels: Tensor) -> None:
     """Refuse what is not a list of classes."""
-    if labels.ndim != 1 or labels.is_floating_point() or len(labels) < FEWEST_LABELS:
+    if (
+        labels.ndim != 1
+        or labels.is_floating_point()
+        or labels.is_complex()
+        or len(labels) < FEWEST_LABELS
+    ):
         raise InputError(
             f"A prior needs a 1-d tensor of at least {FEWEST_LABELS} integer labels; found "
             f"{labels.dtype} of shape {tuple(labels.shape)}."

@@ -100,6 +100,7 @@ def write_report(
         "difficulty.html.jinja",
         report=report,
         names=NAMES,
+        most=f"{NUM_COMPARED:,}",
         maps=maps,
         picture=lambda item: picture(data.dataset, item),
     )
@@ -183,7 +184,10 @@ def layout(
     shown = np.sort(np.argsort(-counts, kind="stable")[:MOST_CLASSES])
     items = chosen.numpy()
     items = items[np.isin(dataset.labels[items], shown)][:NUM_MAPPED]
+    names = [dataset.label_names[label] for label in dataset.labels[items]]
+    if len(items) < 3:  # nothing to lay out
+        return np.eye(len(items), 2), names
     perplexity = min(30.0, max(1.0, (len(items) - 1) / 3))
     tsne = TSNE(metric="cosine", init="random", perplexity=perplexity, random_state=seed)
     points = tsne.fit_transform(embeddings[items].double().numpy())
-    return points, [dataset.label_names[label] for label in dataset.labels[items]]
+    return points, names

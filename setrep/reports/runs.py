@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -32,6 +33,7 @@ from setrep.training.build import (
     Hardware,
     build_method,
     build_sampler,
+    check_prior,
     check_views,
     choose_hardware,
     fit_episode,
@@ -48,6 +50,8 @@ from setrep.training.run_directory import (
     write_environment,
 )
 from setrep.training.steps import forecast_seconds
+
+logger = logging.getLogger(__name__)
 
 ONE_POINT = 1e-4  # an embedding spread that is rounding, or little more
 
@@ -88,6 +92,7 @@ def _train(config: Config, resume: bool, console: Console) -> TrainedRun:
         trained_on.refuse_shared(held_out.dataset)
     monitor = KnnMonitor(held_out, config) if config.evaluation.every_epochs else None
     check_views(method, dataset, config)
+    check_prior(dataset, config)
     directory = distributed.from_rank_0(lambda: start_run(config, hardware, resume))
     note = (
         f"{dataset.source_note}: {len(dataset)} items of {len(np.unique(dataset.labels))} classes"
@@ -132,7 +137,7 @@ def _train(config: Config, resume: bool, console: Console) -> TrainedRun:
     set_encoder = SetEncoder.from_pretrained(directory)
     path = directory / "evaluation.json"
     evaluation = write_evaluation(set_encoder, held_out, config, path)
-    if compare_with_biased(directory, set_encoder, held_out, config, directory):
+    if compare_with_biased(directory, set_encoder, held_out, config):
         console.print(f"Both encoders, their negatives and maps: {directory / 'difficulty.html'}")
     return TrainedRun(directory, result.step, result.reason, evaluation)
 
@@ -155,13 +160,20 @@ def write_evaluation(
 
 
 def compare_with_biased(
-    run: Path, set_encoder: SetEncoder, data: EvaluationData, config: Config, output: Path
+    run: Path, set_encoder: SetEncoder, data: EvaluationData, config: Config
 ) -> bool:
     """Write `difficulty.json` and `.html` of a run that kept a biased encoder; say whether."""
     if config.loss.name != "difficulty_weighted":
         return False
-    biased = SetEncoder.from_pretrained(run / "biased")
-    write_report(output, set_encoder, biased, data, config)
+    if not (run / "biased").is_dir():
+        logger.warning(
+            "%s has no biased encoder to compare with; `setrep train --resume --output-dir %s` "
+            "writes it from the checkpoint.",
+            run,
+            run,
+        )
+        return False
+    write_report(run, set_encoder, SetEncoder.from_pretrained(run / "biased"), data, config)
     return True
 
 
@@ -177,7 +189,8 @@ def untrained(config: Config, dataset: ItemDataset) -> SetEncoder | None:
     sample = torch.arange(0, len(dataset), max(1, len(dataset) // 1000))
     parts = sample.chunk(len(sample) // 64 + 1)
     set_encoder = set_encoder_of(method, config, dataset.item_format)
-    if float(embedding_spread(set_encoder.encode(dataset.gather(parts[0])))) < ONE_POINT:
+    is_one_point = float(embedding_spread(set_encoder.encode(dataset.gather(parts[0])))) < ONE_POINT
+    if is_one_point and len(parts[-1]) > 1:  # batch normalisation takes no batch of one
         update_bn((dataset.gather(part) for part in parts), method.encoder)
     return set_encoder
 
@@ -195,7 +208,8 @@ def evaluate(
     set_encoder, config, data = open_for_evaluation(run, changes)
     path = Path(output) if output else Path(run) / "evaluation.json"
     evaluation = write_evaluation(set_encoder, data, config, path)
-    compare_with_biased(Path(run), set_encoder, data, config, path.parent)
+    if output is None:
+        compare_with_biased(Path(run), set_encoder, data, config)
     return evaluation
 
 

@@ -21,6 +21,7 @@ from setrep.data.views import Partners
 from setrep.encoders import ENCODERS, ItemEncoder
 from setrep.errors import InputError
 from setrep.methods.method import Method
+from setrep.methods.prior import LabelledPrior
 from setrep.set_encoder import SetEncoder
 from setrep.training.methods import CONTRASTIVE_LOSSES, LOSSES, METHODS, MINERS, choose
 
@@ -131,6 +132,16 @@ def check_views(method: Method, dataset: ItemDataset, config: Config) -> None:
             f"The views of a vector of {dataset.name} would all be alike. Set augmentation.noise, "
             f"or take neighbours or collections for views (views.positives)."
         )
+
+
+def check_prior(dataset: ItemDataset, config: Config) -> None:
+    """Refuse, before anything is written, labels that tell no prior.
+
+    Raises:
+        InputError: no two of the items share a label, or all do.
+    """
+    if config.loss.tau_plus == "auto":
+        LabelledPrior(seed=config.training.seed).prepare(torch.from_numpy(dataset.labels))
 
 
 def training_dataset(config: Config) -> ItemDataset:
