@@ -95,9 +95,9 @@ BAD = {
         "train --resume --output-dir {place}/empty",
         "Nothing to resume",
     ),
-    "resume with another margin": (
-        "train --resume --output-dir {place}/digits_run --set loss.margin=0.5",
-        "trained with loss.margin=0.2, but loss.margin=0.5 was asked",
+    "resume with another temperature": (
+        "train --resume --output-dir {place}/digits_run --set loss.temperature=0.5",
+        "trained with loss.temperature=0.1, but loss.temperature=0.5 was asked",
     ),
     "resume with another seed": (
         "train --resume --output-dir {place}/digits_run --seed 5",
