@@ -148,16 +148,20 @@ def vectors(tmp_path_factory):
     return path
 
 
-def test_a_run_keeps_both_encoders_and_its_report_says_what_the_evaluation_says(vectors, tmp_path):
+def train(vectors, output):
     asked = {
         "data": {"dataset": "vectors", "data_root": str(vectors)},
         "loss": {"name": "difficulty_weighted"},
         "augmentation": {"noise": 0.3},
         "training": {"max_steps": 4, "batch_size": 30, "device": "cpu"},
         "evaluation": {"sizes": [2], "num_bootstrap": 5, "protocol": "train_bank", "knn_k": 7},
-        "output_dir": str(tmp_path / "run"),
+        "output_dir": str(output),
     }
-    result = runs.train(runs.configure([asked]))
+    return runs.train(runs.configure([asked]))
+
+
+def test_a_run_keeps_both_encoders_and_its_report_says_what_the_evaluation_says(vectors, tmp_path):
+    result = train(vectors, tmp_path / "run")
     report = json.loads((result.directory / "difficulty.json").read_text())
     own, biased = report["encoders"]["difficulty_weighted"], report["encoders"]["biased"]
     assert own == dataclasses.asdict(result.evaluation.items)
@@ -172,15 +176,7 @@ def test_a_run_keeps_both_encoders_and_its_report_says_what_the_evaluation_says(
 
 
 def test_a_run_without_its_biased_encoder_is_evaluated_all_the_same(vectors, tmp_path, caplog):
-    asked = {
-        "data": {"dataset": "vectors", "data_root": str(vectors)},
-        "loss": {"name": "difficulty_weighted"},
-        "augmentation": {"noise": 0.3},
-        "training": {"max_steps": 2, "batch_size": 30, "device": "cpu"},
-        "evaluation": {"sizes": [2], "num_bootstrap": 5, "protocol": "train_bank", "knn_k": 7},
-        "output_dir": str(tmp_path / "run"),
-    }
-    run = runs.train(runs.configure([asked])).directory
+    run = train(vectors, tmp_path / "run").directory
     shutil.rmtree(run / "biased")
     runs.evaluate(run)
     assert f"`setrep train --resume --output-dir {run}` writes it" in caplog.text
