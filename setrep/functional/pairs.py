@@ -1,4 +1,4 @@
-"""Distances, label masks, triplets and segment sums: pure functions of tensors."""
+"""Distances, label masks and triplets of the items of a batch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from setrep.collection import CollectionBatch
 from setrep.errors import InputError
+from setrep.functional.precision import at_least_float32
 
 Positives = Literal["any", "same_collection", "cross_collection"]
 
@@ -20,11 +20,6 @@ class Triplets(NamedTuple):
     anchors: Int64[Tensor, " triplet"]
     positives: Int64[Tensor, " triplet"]
     negatives: Int64[Tensor, " triplet"]
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Return half-precision input as float32 and other input unchanged."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def pairwise_distance(
@@ -92,12 +87,3 @@ def all_triplets(
     pair, negatives = negative_mask(labels, anchors)[rows].nonzero(as_tuple=True)
     found = Triplets(rows[pair], others[pair], negatives)
     return found if anchors is None else found._replace(anchors=anchors[found.anchors])
-
-
-def segment_sum(
-    values: Float[Tensor, "item dim"], batch: CollectionBatch
-) -> Float[Tensor, "collection dim"]:
-    """Sum the items of each collection, in float32 or better."""
-    values = at_least_float32(values)
-    out = values.new_zeros(len(batch), *values.shape[1:])
-    return out.index_add(0, batch.index, values)

@@ -1,0 +1,33 @@
+"""Pure functions of tensors, in float32 or better."""
+
+from setrep.functional.pairs import (
+    Positives,
+    Triplets,
+    all_triplets,
+    everyone,
+    negative_mask,
+    pairwise_distance,
+    positive_mask,
+)
+from setrep.functional.precision import at_least_float32
+from setrep.functional.segments import (
+    segment_max,
+    segment_softmax,
+    segment_sum,
+    segment_sum_in_order,
+)
+
+__all__ = [
+    "Positives",
+    "Triplets",
+    "all_triplets",
+    "at_least_float32",
+    "everyone",
+    "negative_mask",
+    "pairwise_distance",
+    "positive_mask",
+    "segment_max",
+    "segment_softmax",
+    "segment_sum",
+    "segment_sum_in_order",
+]
