@@ -25,20 +25,33 @@ def result_path(cell: Cell, results: Path = RESULTS) -> Path:
     return results / cell.suite / cell.budget / f"{cell.name}.json"
 
 
-def config_hash(cell: Cell) -> str:
-    """Return what changes with any setting of a cell, or how its vectors are made; no paths."""
+def identity(cell: Cell) -> dict[str, Any]:
+    """Return all that a result depends on: settings without paths, seeds, how vectors are made."""
     config = resolve(cell.settings).model_dump(mode="json")
     config["data"]["data_root"] = config["output_dir"] = None
     made = Path(mixture.__file__).read_text() if cell.source in VECTORS else None
-    text = json.dumps([config, cell.seeds, made], sort_keys=True)
+    return {
+        "config": config,
+        "seeds": list(cell.seeds),
+        "vectors_sha256": None if made is None else hashlib.sha256(made.encode()).hexdigest(),
+    }
+
+
+def config_hash(cell: Cell) -> str:
+    """Return what changes with anything that a result depends on."""
+    text = json.dumps(identity(cell), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def is_done(cell: Cell, results: Path = RESULTS) -> bool:
-    """Say whether the cell's result is there and was made with these settings."""
+    """Say whether the cell's result is there and was made with these settings.
+
+    A setting that came later counts as what it is where nobody asks for it.
+    """
     try:
-        kept = json.loads(result_path(cell, results).read_text())
-        return bool(kept["config_hash"] == config_hash(cell))
+        kept = json.loads(result_path(cell, results).read_text())["identity"]
+        kept["config"] = resolve(kept["config"]).model_dump(mode="json")
+        return bool(kept == identity(cell))
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -68,7 +81,7 @@ def run_cell(
         "source": cell.source,
         "variant": cell.variant.name,
         "published_percent": cell.variant.published,
-        "config_hash": config_hash(cell),
+        "identity": identity(cell),
         "settings": cell.settings,
         "runs": runs,
         "environment": environment(place / f"seed{cell.seeds[0]}"),

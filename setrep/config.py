@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 
 from setrep.config_files import cut, parse_override, read_yaml, shown
 from setrep.config_sections import (
+    AggregatorConfig,
     AugmentationConfig,
     DataConfig,
     EncoderConfig,
@@ -26,6 +27,7 @@ from setrep.config_sections import (
 from setrep.errors import InputError, nearest
 
 __all__ = [
+    "AggregatorConfig",
     "AugmentationConfig",
     "Config",
     "DataConfig",
@@ -48,7 +50,7 @@ class Config(Section):
     views: ViewsConfig = ViewsConfig()
     encoder: EncoderConfig = EncoderConfig()
     head: HeadConfig = HeadConfig()
-    aggregator: str = "centroid"
+    aggregator: AggregatorConfig = AggregatorConfig()
     loss: LossConfig = LossConfig()
     miner: MinerConfig = MinerConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -179,6 +181,8 @@ def resolve(*layers: dict[str, Any], has_cuda: bool = False) -> Config:
     try:
         asked: dict[str, Any] = {}
         for layer in layers:
+            if isinstance(layer.get("aggregator"), str):  # by its name alone
+                layer = layer | {"aggregator": {"name": layer["aggregator"]}}
             asked = merge(asked, layer)
         section = asked.get("data")
         name = section.get("dataset", "digits") if isinstance(section, dict) else "digits"

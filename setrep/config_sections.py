@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 def _no_truth_value(value: Any) -> Any:
@@ -63,6 +63,7 @@ class DataConfig(Section):
     subset: str = "full"
     label_level: str | None = None  # none: the data set's own default
     collection_level: str = "sampled"
+    partition_size: Count = 10  # items of a collection, where collection_level is partition
     image_size: ImageSize | None = None  # none: as the data set has it
     validation_groups: tuple[str, ...] = ()  # alphabets or classes held out of training, by name
     num_validation_groups: Whole = 0  # or how many, chosen by split_seed
@@ -79,6 +80,8 @@ class EpisodeConfig(Section):
     classes_per_episode: Annotated[Count, Field(ge=2)] = 8
     collections_per_class: Count = 2
     items_per_collection: Count = 4
+    min_items_per_collection: Count | None = None  # sizes vary from there; none: all of one size
+    contamination: Probability = 0.0  # that an item is replaced by one of another class
 
     @property
     def num_items(self) -> int:
@@ -123,6 +126,43 @@ class EncoderConfig(Section):
     projection: Literal["none", "linear", "mlp"] = "linear"
     projection_dim: Annotated[Count, Field(le=2**16)] = 128
     normalize: bool = True  # L2-normalise the embedding
+
+
+class AggregatorConfig(Section):
+    """What turns the embeddings of a collection's items into one, and the options it has.
+
+    An option that is none is the aggregator's own default; one that it does not have is refused.
+    """
+
+    name: str = "centroid"
+    normalize: bool = False  # L2-normalise the collection's embedding
+    dim_out: Annotated[Count, Field(le=2**16)] | None = None
+    hidden_dim: Annotated[Count, Field(le=2**16)] | None = None
+    gated: bool | None = None
+    num_heads: Annotated[Count, Field(le=64)] | None = None
+    num_seeds: Annotated[Count, Field(le=64)] | None = None
+    num_inducing: Annotated[Whole, Field(le=1024)] | None = None
+    num_blocks: Annotated[Count, Field(le=16)] | None = None
+    num_clusters: Annotated[Count, Field(le=1024)] | None = None
+    num_ghosts: Annotated[Whole, Field(le=1024)] | None = None
+    num_slices: Annotated[Count, Field(le=2**16)] | None = None
+    num_quantiles: Annotated[Count, Field(le=1024)] | None = None
+    rank: Annotated[Count, Field(le=2**10)] | None = None
+    power: Positive | None = None
+    trim: Annotated[NonNegative, Field(lt=0.5)] | None = None
+    quantiles: tuple[Probability, ...] | None = None
+    parts: tuple[str, ...] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name_alone(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the aggregator that were asked for."""
+        asked = self.model_dump(exclude={"name", "normalize"})
+        return {name: value for name, value in asked.items() if value is not None}
 
 
 class HeadConfig(Section):
@@ -175,7 +215,8 @@ class TrainingConfig(Section):
     """How long, on what, and how often something is written."""
 
     method: str = "supervised"
-    level: Literal["items"] = "items"
+    level: Literal["items", "collections", "both"] = "items"  # whose embeddings the loss compares
+    collections_weight: Probability = 0.5  # of the loss on collections, where it is on both
     batch_size: Annotated[Count, Field(ge=2)] = 128  # items; methods that draw no episodes
     max_steps: Count = 600
     max_minutes: Annotated[Positive, AtMostAMillion] | None = None

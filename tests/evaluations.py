@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from setrep.aggregators import CentroidAggregator
-from setrep.config import resolve
+from setrep.config import AggregatorConfig, resolve
 from setrep.data.dataset import ItemDataset
 from setrep.data.one_shot import OneShotTask
 from setrep.encoders import build_encoder
@@ -65,7 +65,7 @@ def set_encoder(config, seed: int) -> SetEncoder:
         CentroidAggregator(encoder.dim),
         item_format=FORMAT,
         encoder_config=config.encoder,
-        aggregator_name="centroid",
+        aggregator_config=AggregatorConfig(),
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from setrep.aggregators import CentroidAggregator
-from setrep.config import EncoderConfig
+from setrep.config import AggregatorConfig, EncoderConfig
 from setrep.data.dataset import ItemFormat
 from setrep.encoders import build_encoder
 from setrep.retrieval import CollectionIndex
@@ -26,7 +26,7 @@ def make_encoder(scale: float = 1.0, name: str = "identity") -> SetEncoder:
         CentroidAggregator(3),
         item_format=VECTOR,
         encoder_config=config,
-        aggregator_name="centroid",
+        aggregator_config=AggregatorConfig(),
     )
 
 

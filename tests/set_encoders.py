@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from setrep.aggregators import CentroidAggregator
-from setrep.config import EncoderConfig
+from setrep.config import AggregatorConfig, EncoderConfig
 from setrep.data.dataset import ItemFormat
 from setrep.encoders import build_encoder
 from setrep.set_encoder import SetEncoder
@@ -27,7 +27,7 @@ def make_encoder(
         CentroidAggregator(4),
         item_format=item_format,
         encoder_config=encoder_config,
-        aggregator_name="centroid",
+        aggregator_config=AggregatorConfig(),
         metadata={"dataset": "none"},
     )
 

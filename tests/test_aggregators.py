@@ -2,105 +2,190 @@
 
 from __future__ import annotations
 
-import numpy as np
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import nnls
 
 from setrep.aggregators import AGGREGATORS, CentroidAggregator, build_aggregator
 from setrep.collection import CollectionBatch
 from setrep.errors import InputError
+from tests.aggregator_cases import DIM, batch_of, build, draw, every_aggregator, same
 
-DIM = 5
-every_aggregator = pytest.mark.parametrize("name", sorted(AGGREGATORS))
 sizes_and_seed = given(
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=6), seed=st.integers(0, 2**16)
 )
-
-
-def draw(sizes: list[int], seed: int) -> list[torch.Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(n, DIM, generator=generator, dtype=torch.float64) for n in sizes]
+few_examples = settings(max_examples=15, deadline=None)
 
 
 @every_aggregator
 @sizes_and_seed
-@settings(max_examples=25, deadline=None)
-def test_a_collection_is_embedded_the_same_alone_and_in_a_batch(name, sizes, seed):
-    aggregator = build_aggregator(name, DIM).double()
+@few_examples
+def test_a_collection_is_embedded_the_same_alone_and_in_a_batch(name, options, sizes, seed):
+    aggregator = build(name, options, seed)
     collections = draw(sizes, seed)
-    together = aggregator(CollectionBatch.from_list(collections))
-    alone = torch.cat([aggregator(CollectionBatch.from_list([c])) for c in collections])
+    together = aggregator(batch_of(*collections))
+    alone = torch.cat([aggregator(batch_of(c)) for c in collections])
     assert together.shape == (len(sizes), aggregator.dim_out)
-    assert torch.allclose(together, alone, rtol=1e-12, atol=1e-12)
+    assert same(together, alone)
+
+
+@every_aggregator
+def test_a_large_collection_and_small_ones_are_embedded_the_same_alone_and_together(name, options):
+    aggregator = build(name, options)
+    collections = draw([3, 1, 1000, 65, 2, 64, 17], seed=1)
+    alone = torch.cat([aggregator(batch_of(c)) for c in collections])
+    assert same(aggregator(batch_of(*collections)), alone)
 
 
 @every_aggregator
 @sizes_and_seed
-@settings(max_examples=25, deadline=None)
-def test_the_order_of_items_does_not_matter(name, sizes, seed):
-    aggregator = build_aggregator(name, DIM).double()
+@few_examples
+def test_the_order_of_items_does_not_matter(name, options, sizes, seed):
+    aggregator = build(name, options, seed)
     collections = draw(sizes, seed)
-    shuffled = [c[torch.randperm(len(c))] for c in collections]
-    expected = aggregator(CollectionBatch.from_list(collections))
-    found = aggregator(CollectionBatch.from_list(shuffled))
-    assert torch.allclose(found, expected, rtol=1e-12, atol=1e-12)
+    generator = torch.Generator().manual_seed(seed)
+    shuffled = [c[torch.randperm(len(c), generator=generator)] for c in collections]
+    assert same(aggregator(batch_of(*shuffled)), aggregator(batch_of(*collections)))
 
 
 @every_aggregator
-def test_a_convex_aggregator_stays_in_the_hull_of_the_items(name):
-    aggregator = build_aggregator(name, DIM).double()
-    if not aggregator.is_convex:
-        return
-    for items in draw([1, 2, 7, 20], seed=0):
-        point = aggregator(CollectionBatch.from_list([items]))[0]
-        # Weights that are not negative and sum to one reproduce the point.
-        system = np.vstack([items.numpy().T, np.ones(len(items))])
-        _, residual = nnls(system, np.append(point.numpy(), 1.0))
-        assert residual < 1e-10
+@sizes_and_seed
+@few_examples
+def test_copies_of_all_items_change_nothing_where_that_is_declared(name, options, sizes, seed):
+    aggregator = build(name, options, seed)
+    once = draw(sizes, seed)
+    embedding = aggregator(batch_of(*once))
+    if aggregator.ignores_copies:
+        assert same(aggregator(batch_of(*(c.repeat(2, 1) for c in once))), embedding)
+        assert same(aggregator(batch_of(*(c.repeat(3, 1) for c in once))), embedding)
 
 
 @every_aggregator
-def test_gradients_are_right(name):
-    aggregator = build_aggregator(name, DIM).double()
-    batch = CollectionBatch.from_list(draw([1, 3, 2], seed=1))
+def test_copies_of_all_items_change_the_embedding_where_it_is_not_declared(name, options):
+    aggregator = build(name, options)
+    items = draw([6], seed=2)[0]
+    if not aggregator.ignores_copies:
+        twice = aggregator(batch_of(items.repeat(2, 1)))
+        assert not same(twice, aggregator(batch_of(items)), 1e-3)
+
+
+@every_aggregator
+def test_gradients_are_right(name, options):
+    aggregator = build(name, options)
+    batch = batch_of(*draw([1, 3, 2, 5], seed=1))
     values = batch.values.requires_grad_()
     assert torch.autograd.gradcheck(lambda x: aggregator(batch.with_values(x)), (values,))
 
 
 @every_aggregator
-def test_a_nan_stays_in_its_collection(name):
-    collections = draw([2, 3], seed=2)
-    collections[0][0, 0] = float("nan")
-    out = build_aggregator(name, DIM).double()(CollectionBatch.from_list(collections))
-    assert bool(out[0].isnan().any())
-    assert bool(out[1].isfinite().all())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_items_that_are_all_one_point_have_finite_embeddings_and_gradients(name, options, dtype):
+    aggregator = build(name, options).to(dtype)
+    points = draw([1, 1, 1], seed=3)
+    points[2].zero_()
+    batch = batch_of(*(p.to(dtype).repeat(n, 1) for p, n in zip(points, [1, 3, 8], strict=True)))
+    values = batch.values.requires_grad_()
+    embedding = aggregator(batch)
+    embedding.square().sum().backward()
+    assert bool(embedding.isfinite().all())
+    assert bool(values.grad.isfinite().all())
+    assert all(bool(p.grad.isfinite().all()) for p in aggregator.parameters() if p.grad is not None)
 
 
-def test_the_centroid_is_the_mean_by_a_loop():
-    collections = draw([1, 4, 9], seed=3)
-    expected = []
-    for items in collections:
-        total = torch.zeros(DIM, dtype=torch.float64)
-        for item in items:
-            total += item
-        expected.append(total / len(items))
-    found = CentroidAggregator(DIM)(CollectionBatch.from_list(collections))
-    assert torch.allclose(found, torch.stack(expected), rtol=1e-13)
+@every_aggregator
+def test_a_nan_stays_in_its_collection(name, options):
+    aggregator = build(name, options)
+    clean = draw([3, 4, 2], seed=4)
+    spoilt = [c.clone() for c in clean]
+    spoilt[1][2, 0] = float("nan")
+    found = []
+    for collections in (clean, spoilt):
+        batch = batch_of(*collections)
+        values = batch.values.requires_grad_()
+        embedding = aggregator(batch)
+        embedding[[0, 2]].square().sum().backward()
+        found.append((embedding.detach(), values.grad))
+    (embedding, gradient), (spoilt_embedding, spoilt_gradient) = found
+    others = [0, 1, 2, 7, 8]
+    assert bool(spoilt_embedding[1].isnan().any())
+    assert same(spoilt_embedding[[0, 2]], embedding[[0, 2]])
+    assert same(spoilt_gradient[others], gradient[others])
 
 
-def test_duplicating_all_items_leaves_the_centroid():
-    batch = CollectionBatch.from_list(draw([3, 5], seed=4))
-    twice = CollectionBatch.from_list([c.repeat(2, 1) for c in draw([3, 5], seed=4)])
-    centroid = CentroidAggregator(DIM)
-    assert torch.allclose(centroid(batch), centroid(twice), rtol=1e-13)
+@every_aggregator
+def test_the_gradient_of_a_collection_with_nan_stays_in_it(name, options):
+    collections = draw([3, 4, 2], seed=4)
+    collections[1][2, 0] = float("nan")
+    batch = batch_of(*collections)
+    values = batch.values.requires_grad_()
+    build(name, options)(batch).sum().backward()
+    assert bool(values.grad[[0, 1, 2, 7, 8]].isfinite().all())
 
 
-def test_an_empty_collection_has_the_zero_vector_as_its_centroid():
-    batch = CollectionBatch(torch.ones(2, DIM), torch.tensor([0, 0, 2]), allow_empty=True)
-    assert torch.equal(CentroidAggregator(DIM)(batch), torch.tensor([[0.0] * DIM, [1.0] * DIM]))
+@every_aggregator
+def test_an_empty_collection_has_the_zero_vector_and_finite_gradients(name, options):
+    aggregator = build(name, options)
+    collections = draw([2, 3], seed=5)
+    values = torch.cat(collections).requires_grad_()
+    batch = CollectionBatch(values, torch.tensor([0, 0, 2, 2, 5, 5]), allow_empty=True)
+    embedding = aggregator(batch)
+    assert same(embedding[[1, 3]], aggregator(batch_of(*collections)))
+    assert not embedding[[0, 2, 4]].any()
+    embedding.square().sum().backward()
+    gradients = [values.grad, *(p.grad for p in aggregator.parameters() if p.grad is not None)]
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+
+
+@every_aggregator
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_batch_without_items_has_an_embedding_for_each_collection(name, options, count):
+    aggregator = build(name, options)
+    offsets = torch.zeros(count + 1, dtype=torch.int64)
+    values = torch.zeros(0, DIM, dtype=torch.float64)
+    embedding = aggregator(CollectionBatch(values, offsets, allow_empty=True))
+    assert torch.equal(embedding, torch.zeros(count, aggregator.dim_out, dtype=torch.float64))
+
+
+@every_aggregator
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_items_are_embedded_in_float32(name, options, dtype):
+    exact = build(name, options)
+    rounded = [c.to(dtype) for c in draw([1, 5, 300], seed=6)]
+    found = copy.deepcopy(exact).float()(batch_of(*rounded))
+    assert found.dtype == torch.float32
+    expected = exact(batch_of(*(c.double() for c in rounded)))
+    assert torch.allclose(found.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+@every_aggregator
+def test_items_of_another_shape_or_of_whole_numbers_are_refused(name, options):
+    aggregator = build(name, options)
+    for items in (torch.ones(2, DIM + 1), torch.ones(2, DIM, 1), torch.ones(2, DIM).long()):
+        with pytest.raises(InputError, match=rf"takes items of shape \(n, {DIM}\)"):
+            aggregator(batch_of(items))
+
+
+@every_aggregator
+def test_saved_parameters_and_a_copy_give_the_same_embeddings(name, options):
+    aggregator, other = build(name, options, seed=0), build(name, options, seed=1)
+    batch = batch_of(*draw([2, 5], seed=7))
+    twin = copy.deepcopy(aggregator)
+    other.load_state_dict(aggregator.state_dict())
+    assert torch.equal(other(batch), aggregator(batch))
+    with torch.no_grad():
+        for parameter in aggregator.parameters():
+            parameter.zero_()
+    assert torch.equal(twin(batch), other(batch))
+
+
+@pytest.mark.parametrize("name", sorted(AGGREGATORS))
+def test_the_formula_is_in_the_docstring(name):
+    described = AGGREGATORS[name].__doc__ or ""
+    assert described.count("$$") >= 2
+    assert described.split("\n")[0].endswith(".")
 
 
 def test_bfloat16_items_are_summed_in_float32():

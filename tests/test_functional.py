@@ -1,4 +1,4 @@
-"""Distances, masks, triplets and segment sums against loops."""
+"""Distances, masks and triplets against loops."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from setrep.collection import CollectionBatch
 from setrep.functional import (
     all_triplets,
     negative_mask,
     pairwise_distance,
     positive_mask,
-    segment_sum,
 )
 
 labels_and_collections = st.lists(
@@ -109,26 +107,3 @@ def test_positives_negatives_and_the_item_itself_are_all_there_is(items):
 def test_positives_by_collection_need_collections():
     with pytest.raises(ValueError, match="needs the collection of each item"):
         positive_mask(torch.tensor([0, 0]), None, "cross_collection")
-
-
-@given(st.lists(st.integers(0, 5), min_size=1, max_size=6), st.integers(1, 4))
-def test_segment_sum_equals_a_loop(sizes, dim):
-    collections = [normal(size, dim, seed=i) for i, size in enumerate(sizes)]
-    batch = CollectionBatch.from_list(collections, allow_empty=True)
-    expected = torch.stack([sum(c, torch.zeros(dim, dtype=torch.float64)) for c in collections])
-    torch.testing.assert_close(segment_sum(batch.values, batch), expected)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_segment_sum_of_half_precision_adds_in_float32(dtype):
-    values = torch.full((4096, 1), 0.1, dtype=dtype)
-    batch = CollectionBatch(values, torch.tensor([0, 4096]))
-    total = segment_sum(values, batch)
-    assert total.dtype == torch.float32
-    torch.testing.assert_close(total[0, 0], 4096 * values[0, 0].float())
-
-
-def test_gradient_of_a_segment_sum_goes_back_to_each_item():
-    values = normal(5, 2).requires_grad_()
-    batch = CollectionBatch(values, torch.tensor([0, 2, 5]))
-    assert torch.autograd.gradcheck(lambda v: segment_sum(v, batch), (values,))

@@ -45,7 +45,7 @@ def test_an_episode_is_classes_of_disjoint_collections(num_classes, per_class, s
     assert (labels == labels[:, :1]).all()
     assert len(set(labels[:, 0].tolist())) == num_classes
     expected = [size * i for i in range(num_classes * per_class + 1)]
-    assert sampler.offsets.tolist() == expected
+    assert sampler.offsets(0, 3).tolist() == expected
 
 
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(0, 99))

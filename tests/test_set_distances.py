@@ -1,59 +1,443 @@
-import numpy as np
+"""Laws that every set distance keeps; one that is registered is covered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from setrep.collection import CollectionBatch
 from setrep.errors import InputError
-from setrep.set_distances import modified_hausdorff
+from setrep.set_distances import (
+    SET_DISTANCES,
+    centroid,
+    chamfer,
+    hausdorff,
+    maxsim,
+    modified_hausdorff,
+    pairs,
+    pairwise,
+    sliced_wasserstein,
+    wasserstein,
+)
+
+DIM = 3
+# The registered ones under other options, and the laws that those change.
+OPTIONS = {
+    "chamfer squared": replace(
+        SET_DISTANCES["chamfer"], function=partial(chamfer, squared=True), degree=2
+    ),
+    "chamfer directed": replace(
+        SET_DISTANCES["chamfer"], function=partial(chamfer, directed=True), is_symmetric=False
+    ),
+    "hausdorff directed": replace(
+        SET_DISTANCES["hausdorff"], function=partial(hausdorff, directed=True), is_symmetric=False
+    ),
+    "maxsim mean": replace(
+        SET_DISTANCES["maxsim"], function=partial(maxsim, mean=True), ignores_copies=True
+    ),
+    "sliced_wasserstein 2": replace(
+        SET_DISTANCES["sliced_wasserstein"], function=partial(sliced_wasserstein, order=2)
+    ),
+    "wasserstein 2": replace(SET_DISTANCES["wasserstein"], function=partial(wasserstein, order=2)),
+}
+ALL = {**SET_DISTANCES, **OPTIONS}
+every_distance = pytest.mark.parametrize("law", ALL.values(), ids=ALL.keys())
+sizes = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=5)
+seeds = st.integers(0, 2**16)
+few = settings(max_examples=15, deadline=None)
 
 
-def points(count, seed, dim=2):
-    return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed)).double()
+def draw(sizes, seed, dim=DIM):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(n, dim, generator=generator, dtype=torch.float64) for n in sizes]
 
 
-def slow_modified_hausdorff(x, y):
-    def directed(a, b):
-        return np.mean([min(np.linalg.norm(p - q) for q in b) for p in a])
-
-    return max(directed(x.numpy(), y.numpy()), directed(y.numpy(), x.numpy()))
+def batch(*collections):
+    return CollectionBatch.from_list(collections)
 
 
-sizes = st.integers(1, 20)
-seeds = st.integers(0, 10_000)
+def draw_pairs(sizes, seed):
+    return batch(*draw([n for n, _ in sizes], seed)), batch(*draw([m for _, m in sizes], seed + 1))
 
 
+def mapped(collections, function):
+    return collections.with_values(function(collections.values))
+
+
+def same(found, expected, atol=1e-12):
+    return torch.allclose(found, expected, rtol=1e-12, atol=atol)
+
+
+@every_distance
+@given(sizes=sizes, seed=seeds)
+@few
+def test_a_pair_has_the_same_distance_alone_and_in_a_batch(law, sizes, seed):
+    x, y = draw_pairs(sizes, seed)
+    together = law.function(x, y)
+    alone = [law.function(x.select([k]), y.select([k])) for k in range(len(x))]
+    assert together.shape == (len(sizes),)
+    assert same(together, torch.cat(alone))
+
+
+@every_distance
+@given(sizes=sizes, seed=seeds)
+@few
+def test_the_order_of_items_does_not_matter(law, sizes, seed):
+    x, y = draw_pairs(sizes, seed)
+    expected = law.function(x, y)
+    x_back, y_back = (c.with_values(c.values[_turned(c)]) for c in (x, y))
+    assert same(law.function(x_back, y_back), expected)
+
+
+def _turned(collections):
+    """Return the positions of the items, those of each collection backwards."""
+    starts, ends = collections.offsets[:-1], collections.offsets[1:]
+    return torch.cat([torch.arange(a, b).flip(0) for a, b in zip(starts, ends, strict=True)])
+
+
+@every_distance
+@given(sizes=sizes, seed=seeds)
+@few
+def test_a_symmetric_distance_is_the_same_both_ways(law, sizes, seed):
+    x, y = draw_pairs(sizes, seed)
+    if law.is_symmetric:
+        assert same(law.function(x, y), law.function(y, x))
+
+
+@every_distance
+def test_a_distance_that_is_not_symmetric_differs_both_ways(law):
+    x, y = draw_pairs([(4, 7), (5, 2)], seed=0)
+    if not law.is_symmetric:
+        assert not same(law.function(x, y), law.function(y, x), atol=1e-3)
+
+
+@every_distance
+@given(sizes=st.lists(st.integers(1, 9), min_size=1, max_size=4), seed=seeds)
+@few
+def test_equal_collections_are_at_distance_0(law, sizes, seed):
+    x = batch(*draw(sizes, seed))
+    again = x.with_values(x.values[_turned(x)])
+    if law.is_zero_for_equal:
+        # Where the distance is the root of a sum, rounding of the sum shows as its root.
+        assert same(law.function(x, again), torch.zeros(len(x), dtype=torch.float64), atol=1e-7)
+
+
+@every_distance
+@given(sizes=sizes, seed=seeds)
+@few
+def test_a_distance_is_not_negative_and_finds_what_is_near(law, sizes, seed):
+    x, y = draw_pairs(sizes, seed)
+    near, far = law.function(x, mapped(x, lambda v: 0.9 * v)), law.function(x, y)
+    if not law.is_similarity:
+        assert bool((far >= 0).all())
+        apart = law.function(x, mapped(x, lambda v: v + 100))
+        assert bool((apart > torch.maximum(near, far)).all())
+    else:
+        assert bool((law.function(x, x) > law.function(x, mapped(x, lambda v: -v))).all())
+
+
+@every_distance
+@given(sizes=sizes, seed=seeds)
+@few
+def test_declared_maps_of_the_items_change_nothing(law, sizes, seed):
+    x, y = draw_pairs(sizes, seed)
+    for name, move in _moves(seed).items():
+        if name in law.invariances:
+            moved = law.function(mapped(x, move), mapped(y, move))
+            assert same(moved, law.function(x, y), atol=1e-10), name
+
+
+@every_distance
+def test_maps_that_are_not_declared_change_something(law):
+    x, y = draw_pairs([(4, 7), (5, 2)], seed=0)
+    for name, move in _moves(0).items():
+        if name not in law.invariances:
+            moved = law.function(mapped(x, move), mapped(y, move))
+            assert not same(moved, law.function(x, y), atol=1e-4), name
+
+
+def _moves(seed):
+    shift, matrix = draw([1, DIM], seed + 2)
+    rotation = torch.linalg.qr(matrix).Q
+    return {"translation": lambda v: v + shift, "rotation": lambda v: v @ rotation}
+
+
+@every_distance
+@given(sizes=sizes, seed=seeds, scale=st.sampled_from([0.25, 3.0, 1000.0]))
+@few
+def test_scaling_scales_the_distance_by_its_degree(law, sizes, seed, scale):
+    x, y = draw_pairs(sizes, seed)
+    scaled = law.function(*(mapped(c, lambda v: scale * v) for c in (x, y)))
+    expected = scale**law.degree * law.function(x, y)
+    assert torch.allclose(scaled, expected, rtol=1e-9, atol=1e-10 * scale**law.degree)
+
+
+@every_distance
+@given(sizes=st.lists(st.integers(1, 6), min_size=3, max_size=3), seed=seeds)
+@few
+def test_the_triangle_inequality_holds_where_it_is_declared(law, sizes, seed):
+    a, b, c = (batch(items) for items in draw(sizes, seed))
+    if law.metric_power is not None:
+        ab, bc, ac = (law.function(*p) ** law.metric_power for p in ((a, b), (b, c), (a, c)))
+        assert float(ac) <= float(ab + bc) + 1e-7
+
+
+@every_distance
+def test_the_triangle_inequality_fails_where_it_is_not_declared(law):
+    if law.metric_power is None and not law.is_similarity:
+        a, b, c = (batch(torch.tensor(v).unsqueeze(1)) for v in ([0.0], [0.0, 4.0], [4.0]))
+        far = batch(torch.tensor([0.0, 4.0, 4.0, 4.0]).unsqueeze(1))
+        triples = [(a, b, c), (c, b, a), (a, b, far), (a, far, c), (far, b, a)]
+        excess = [
+            law.function(p, r) - law.function(p, q) - law.function(q, r) for p, q, r in triples
+        ]
+        assert max(float(e) for e in excess) > 0.5
+
+
+@every_distance
+@given(sizes=sizes, seed=seeds, times=st.tuples(st.integers(1, 3), st.integers(1, 3)))
+@few
+def test_copies_of_all_items_change_nothing_where_declared(law, sizes, seed, times):
+    x, y = draw_pairs(sizes, seed)
+    repeated = [
+        batch(*(c.values[c.index == k].repeat(n, 1) for k in range(len(c))))
+        for c, n in ((x, times[0]), (y, times[1]))
+    ]
+    if law.ignores_copies:
+        assert same(law.function(*repeated), law.function(x, y), atol=1e-7)
+
+
+@every_distance
+def test_copies_count_where_it_is_not_declared_that_they_do_not(law):
+    x, y = draw_pairs([(3, 4)], seed=0)
+    if not law.ignores_copies:
+        twice = batch(x.values.repeat(2, 1))
+        assert not same(law.function(twice, y), law.function(x, y), atol=1e-3)
+
+
+@every_distance
+def test_gradients_are_right(law):
+    x, y = draw_pairs([(1, 3), (4, 2), (3, 3)], seed=1)
+    values = x.values.requires_grad_(), y.values.requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda a, b: law.function(x.with_values(a), y.with_values(b)), values
+    )
+
+
+@every_distance
+def test_gradients_are_finite_where_items_coincide(law):
+    item = torch.ones(1, DIM, dtype=torch.float64)
+    x = batch(item, item.repeat(3, 1), draw([4], 0)[0]).with_values
+    collections = batch(item, item.repeat(3, 1), draw([4], 0)[0])
+    values = collections.values.clone().requires_grad_()
+    law.function(x(values), x(values)).sum().backward()
+    assert bool(values.grad.isfinite().all())
+    values.grad = None
+    law.function(x(values), x(values.detach().clone())).sum().backward()
+    assert bool(values.grad.isfinite().all())
+
+
+@every_distance
+@pytest.mark.parametrize("side", [0, 1])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_what_is_not_finite_stays_in_its_pair(law, side, bad):
+    both = draw_pairs([(3, 4), (2, 2), (4, 1)], seed=2)
+    expected = law.function(*both)
+    values = [c.values.clone() for c in both]
+    values[side][3 + side, 1] = bad  # of the second pair
+    leaves = [v.requires_grad_() for v in values]
+    found = law.function(*(c.with_values(v) for c, v in zip(both, leaves, strict=True)))
+    assert same(found[[0, 2]], expected[[0, 2]])
+    if bad is torch.nan:
+        assert bool(found[1].isnan())
+    found[[0, 2]].sum().backward()
+    others = [v.grad[c.index != 1] for c, v in zip(both, leaves, strict=True)]
+    assert all(bool(gradient.isfinite().all()) for gradient in others)
+
+
+@every_distance
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_taken_as_float32(law, dtype):
+    x, y = draw_pairs([(30, 20), (5, 9)], seed=3)
+    x, y = (mapped(c, lambda v: v.to(dtype)) for c in (x, y))
+    found = law.function(x, y)
+    assert found.dtype == torch.float32
+    exact = law.function(*(mapped(c, lambda v: v.double()) for c in (x, y)))
+    assert torch.allclose(found.double(), exact, rtol=1e-5)
+    mixed = law.function(x, mapped(y, lambda v: v.float()))
+    assert torch.equal(mixed, found)
+
+
+@every_distance
+def test_autocast_changes_nothing(law):
+    x, y = (mapped(c, lambda v: v.float()) for c in draw_pairs([(200, 300), (5, 9)], seed=3))
+    expected = law.function(x, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(law.function(x, y), expected)
+
+
+@every_distance
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float32, 2e-5), (torch.float64, 1e-11)])
+def test_items_far_from_the_origin_keep_their_differences(law, dtype, rtol):
+    """The items are rounded where they lie; what is measured is what is lost after that."""
+    if "translation" not in law.invariances:
+        return
+    x, y = draw_pairs([(40, 30), (7, 11), (1, 2)], seed=4)
+    x, y = (mapped(c, lambda v: (1e4 + 1e-2 * v).to(dtype)) for c in (x, y))
+    x_near, y_near = (mapped(c, lambda v: v.double() - 1e4) for c in (x, y))  # exact
+    assert torch.allclose(law.function(x, y).double(), law.function(x_near, y_near), rtol=rtol)
+
+
+@every_distance
+def test_blocks_change_nothing(law, monkeypatch):
+    x, y = draw_pairs([(40, 30), (7, 11), (1, 50), (50, 1), (13, 13), (40, 30)], seed=5)
+    leaves = x.values.requires_grad_(), y.values.requires_grad_()
+    expected = law.function(x, y)
+    gradients = torch.autograd.grad(expected.sum(), leaves)
+    for limit in (1, 100, 1000):
+        monkeypatch.setattr(pairs, "MAX_ELEMENTS", limit)
+        found = law.function(x, y)
+        assert same(found, expected)
+        for gradient, wanted in zip(
+            torch.autograd.grad(found.sum(), leaves), gradients, strict=True
+        ):
+            assert same(gradient, wanted)
+
+
+@every_distance
+def test_what_is_kept_for_gradients_grows_with_the_items_and_not_with_their_pairs(law, monkeypatch):
+    monkeypatch.setattr(pairs, "MAX_ELEMENTS", 1000)
+    x, y = draw_pairs([(150, 150)], seed=5)
+    kept = []
+
+    def keep(tensor):
+        kept.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        law.function(x.with_values(x.values.requires_grad_()), y)
+    assert 0 < sum(kept) < 150 * 150 / 2
+
+
+@every_distance
+def test_all_pairs_are_those_one_by_one_in_any_portions(law, monkeypatch):
+    x, y = batch(*draw([3, 1, 8], 6)), batch(*draw([2, 9, 4, 5], 7))
+    leaves = x.values.requires_grad_(), y.values.requires_grad_()
+    expected = torch.stack([law.function(x.select([i] * 4), y) for i in range(3)])
+    gradients = torch.autograd.grad(expected.sum(), leaves)
+    for limit in (1, 60, 2**20):
+        monkeypatch.setattr(pairs, "MAX_ELEMENTS", limit)
+        found = pairwise(law.function, x, y)
+        assert found.shape == (3, 4)
+        assert same(found, expected)
+        for gradient, wanted in zip(
+            torch.autograd.grad(found.sum(), leaves), gradients, strict=True
+        ):
+            assert same(gradient, wanted)
+
+
+@every_distance
+def test_there_may_be_no_pairs(law):
+    none = CollectionBatch(torch.zeros(0, DIM), torch.zeros(1, dtype=torch.int64))
+    assert law.function(none, none).shape == (0,)
+    one = batch(torch.ones(2, DIM))
+    assert pairwise(law.function, none, one).shape == (0, 1)
+    assert pairwise(law.function, one, none).shape == (1, 0)
+
+
+@every_distance
+def test_what_cannot_be_compared_is_refused(law):
+    x, y = draw_pairs([(3, 4), (2, 2)], seed=8)
+    with pytest.raises(InputError, match="one to one; found 1 and 2"):
+        law.function(x.select([0]), y)
+    with pytest.raises(InputError, match="found 3 and 2 dimensions"):
+        law.function(x, mapped(y, lambda v: v[:, :2]))
+    with pytest.raises(InputError, match=r"vectors of real numbers, not torch\.int64 items"):
+        law.function(mapped(x, lambda v: v.long()), y)
+    with pytest.raises(InputError, match=r"vectors of real numbers, .* of shape \(3, 1\)"):
+        law.function(mapped(x, lambda v: v.unsqueeze(2)), y)
+    empty = CollectionBatch(y.values, torch.tensor([0, 6, 6]), allow_empty=True)
+    for collections in ((x, empty), (empty, x)):
+        with pytest.raises(InputError, match=r"collection 1 of [xy] is empty"):
+            law.function(*collections)
+        with pytest.raises(InputError, match=r"collection 1 of [xy] is empty"):
+            pairwise(law.function, *collections)
+
+
+def test_every_distance_shows_its_formula():
+    for law in SET_DISTANCES.values():
+        assert "$$" in law.function.__doc__
+
+
+def test_an_order_or_a_number_of_slices_without_a_distance_is_refused():
+    x, y = draw_pairs([(3, 4)], seed=9)
+    for distance in (wasserstein, sliced_wasserstein):
+        with pytest.raises(InputError, match="must be 1 or 2, not 3"):
+            distance(x, y, order=3)
+    with pytest.raises(InputError, match="at least one slice, not 0"):
+        sliced_wasserstein(x, y, num_slices=0)
+
+
+@given(sizes=sizes, seed=seeds)
 @settings(max_examples=40, deadline=None)
-@given(sizes, sizes, seeds)
-def test_the_modified_hausdorff_distance_equals_its_loop_and_is_symmetric(n, m, seed):
-    x, y = points(n, seed), points(m, seed + 1)
-    distance = modified_hausdorff(x, y)
-    assert float(distance) == pytest.approx(slow_modified_hausdorff(x, y))
-    assert distance == modified_hausdorff(y, x)
+def test_distances_stand_in_their_known_order(sizes, seed):
+    x, y = draw_pairs(sizes, seed)
+    between = torch.stack(
+        [torch.cdist(a, b).mean() for a, b in zip(_split(x), _split(y), strict=True)]
+    )
+    one, two = wasserstein(x, y), wasserstein(x, y, order=2)
+    for smaller, larger in (
+        (centroid(x, y), one),
+        (sliced_wasserstein(x, y), one),
+        (sliced_wasserstein(x, y, order=2), two),
+        (sliced_wasserstein(x, y), sliced_wasserstein(x, y, order=2)),
+        (one, two),
+        (one, between),
+        (chamfer(x, y, directed=True), one),
+        (modified_hausdorff(x, y), one),
+        (modified_hausdorff(x, y), hausdorff(x, y)),
+        (modified_hausdorff(x, y), chamfer(x, y)),
+        (hausdorff(x, y, directed=True), hausdorff(x, y)),
+    ):
+        assert bool((smaller <= larger + 1e-12).all())
 
 
-@settings(max_examples=40, deadline=None)
-@given(sizes, seeds)
-def test_a_set_in_another_order_or_with_repeats_is_at_distance_0(n, seed):
-    x = points(n, seed)
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    assert modified_hausdorff(x, torch.cat([x[order], x])) == 0
+def _split(collections):
+    return torch.split(collections.values, collections.sizes.tolist())
 
 
-def test_it_lies_below_the_hausdorff_distance_of_scipy():
-    from scipy.spatial.distance import directed_hausdorff
+@given(count=st.integers(1, 5), seed=seeds)
+@few
+def test_between_single_items_every_distance_is_that_of_the_items(count, seed):
+    x, y = draw_pairs([(1, 1)] * count, seed)
+    distance = (x.values - y.values).norm(dim=1)
+    for function in (centroid, hausdorff, modified_hausdorff, wasserstein):
+        assert same(function(x, y), distance)
+    assert same(wasserstein(x, y, order=2), distance)
+    assert same(chamfer(x, y), 2 * distance)
+    assert same(SET_DISTANCES["energy"].function(x, y), 2 * distance)
+    assert same(maxsim(x, y), (x.values * y.values).sum(dim=1))
 
-    x, y = points(30, 1), points(17, 2) + 1
-    hausdorff = max(directed_hausdorff(x, y)[0], directed_hausdorff(y, x)[0])
-    assert float(modified_hausdorff(x, y)) < hausdorff
+
+def test_maxsim_of_items_that_all_point_away_is_negative():
+    """A padding row that counted as similarity 0 would win here."""
+    x = batch(torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0], [2.0, 0.0], [3.0, 0.0]]))
+    y = batch(torch.tensor([[-1.0, 0.0]]), torch.tensor([[-1.0, 2.0], [-4.0, 0.0]]))
+    assert maxsim(x, y).tolist() == [-1.0, -6.0]
+    assert maxsim(x, y, mean=True).tolist() == [-1.0, -2.0]
 
 
-def test_a_hand_made_pair_has_the_larger_of_the_two_means():
-    x = torch.tensor([[0.0, 0.0], [0.0, 4.0]])
-    y = torch.tensor([[0.0, 0.0]])
-    assert modified_hausdorff(x, y) == 2
-
-
-def test_an_empty_set_is_refused():
-    with pytest.raises(InputError, match="two non-empty sets; found 3 and 0 points"):
-        modified_hausdorff(points(3, 0), points(0, 0))
+def test_a_hand_made_pair_has_the_values_that_the_formulas_give():
+    x, y = batch(torch.tensor([[0.0, 0.0], [0.0, 4.0]])), batch(torch.tensor([[0.0, 0.0]]))
+    expected = {"centroid": 2, "chamfer": 2, "hausdorff": 4, "modified_hausdorff": 2}
+    expected |= {"wasserstein": 2, "energy": 2, "maxsim": 0}
+    for name, value in expected.items():
+        assert SET_DISTANCES[name].function(x, y).tolist() == [value], name
+    assert wasserstein(x, y, order=2).item() == pytest.approx(8**0.5)
+    assert chamfer(x, y, squared=True).tolist() == [8]
+    assert chamfer(y, x, directed=True).tolist() == hausdorff(y, x, directed=True).tolist() == [0]

@@ -16,7 +16,7 @@ from scipy import stats
 
 from evaluation import cells as cells_module
 from evaluation.__main__ import main
-from evaluation.cells import config_hash, is_done, result_path, run_cell
+from evaluation.cells import config_hash, identity, is_done, result_path, run_cell
 from evaluation.mixture import write_mixture
 from evaluation.suite_tables import paired, resolves, spread, table, write_table
 from evaluation.suites import BUDGETS, SUITES, Cell, Variant, cells
@@ -108,6 +108,28 @@ def test_a_cell_is_kept_with_its_numbers_and_skipped_while_its_settings_stay(
     assert not is_done(quick, tmp_path / "results")
 
 
+def test_a_setting_that_came_later_leaves_results_valid_and_a_changed_default_does_not(
+    quick: Cell, tmp_path: Path
+):
+    path = result_path(quick, tmp_path)
+    path.parent.mkdir(parents=True)
+
+    def is_done_with(change: dict) -> bool:
+        kept = identity(quick)
+        kept["config"] = {
+            name: value | change.get(name, {}) if isinstance(value, dict) else value
+            for name, value in kept["config"].items()
+        }
+        del kept["config"]["training"]["collections_weight"]
+        kept["config"]["aggregator"] = "centroid"  # as it was written before it had options
+        path.write_text(json.dumps({"identity": kept}))
+        return is_done(quick, tmp_path)
+
+    assert is_done_with({})
+    assert not is_done_with({"optimizer": {"warmup_steps": 7}})
+    assert not is_done_with({"optimizer": {"no_longer_there": 7}})
+
+
 def test_a_cell_that_ran_out_of_time_continues_to_the_numbers_of_an_unbroken_one(
     quick: Cell, tmp_path: Path
 ):
@@ -137,7 +159,7 @@ def test_settings_of_a_seed_start_from_the_same_weights_and_see_the_same_views(
         config = resolve(merge(cell.settings, {"data": {"data_root": str(path)}}))
         data = training_dataset(config)
         method = build_method(config, data.item_format)
-        sampler = build_sampler(config, data, draws_episodes=method.draws_episodes)
+        sampler = build_sampler(config, data, method.draws)
         loader = BatchLoader(data, config, choose_hardware(config), num_views=method.num_views)
         batch = loader.load(sampler.draw(0, 0), None, seed_step(0, 0))
         firsts.append((method.state_dict(), batch, config.views.false_positive_rate))
@@ -170,7 +192,7 @@ def test_tables_pair_seeds_and_name_what_was_not_run(quick: Cell, tmp_path: Path
         }
         path = result_path(cell, tmp_path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"config_hash": config_hash(cell), "runs": runs}))
+        path.write_text(json.dumps({"identity": identity(cell), "runs": runs}))
     lines = table([base, other, missing], tmp_path)
     gaps = np.subtract(values["b"], values["a"])
     test = stats.ttest_1samp(gaps, 0).confidence_interval(0.95)
@@ -191,7 +213,7 @@ def test_what_was_published_stands_beside_images_with_its_note(quick: Cell, tmp_
     kept = run | {"source_note": "fake", "num_queries": 5, "num_bank": 7}
     path = result_path(cell, tmp_path)
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"config_hash": config_hash(cell), "runs": {"0": kept}}))
+    path.write_text(json.dumps({"identity": identity(cell), "runs": {"0": kept}}))
     assert "| 80 at batch 64 |" in "\n".join(table([cell], tmp_path))
 
 

@@ -8,16 +8,53 @@ from typing import Any
 from setrep.aggregators.aggregator import Aggregator
 from setrep.aggregators.attention import AttentionAggregator
 from setrep.aggregators.centroid import CentroidAggregator
+from setrep.aggregators.concat import ConcatAggregator
+from setrep.aggregators.covariance import CovarianceAggregator
+from setrep.aggregators.deep_sets import DeepSetsAggregator
+from setrep.aggregators.directional_mean import DirectionalMeanAggregator
+from setrep.aggregators.gem import GemAggregator
+from setrep.aggregators.geometric_median import GeometricMedianAggregator
+from setrep.aggregators.max import MaxAggregator
+from setrep.aggregators.mean_std import MeanStdAggregator
+from setrep.aggregators.median import MedianAggregator
+from setrep.aggregators.nan import NANAggregator
+from setrep.aggregators.netvlad import NetVLADAggregator
+from setrep.aggregators.normalized import NormalizedAggregator
+from setrep.aggregators.pma import PMAAggregator
+from setrep.aggregators.quantiles import QuantilesAggregator
+from setrep.aggregators.set_transformer import SetTransformerAggregator
+from setrep.aggregators.sliced_wasserstein import SlicedWassersteinAggregator
+from setrep.aggregators.sum import SumAggregator
+from setrep.aggregators.trimmed_mean import TrimmedMeanAggregator
 from setrep.errors import InputError, nearest
 
 AGGREGATORS: dict[str, type[Aggregator]] = {
     "centroid": CentroidAggregator,
+    "sum": SumAggregator,
+    "max": MaxAggregator,
+    "directional_mean": DirectionalMeanAggregator,
+    "geometric_median": GeometricMedianAggregator,
+    "trimmed_mean": TrimmedMeanAggregator,
+    "median": MedianAggregator,
+    "quantiles": QuantilesAggregator,
+    "gem": GemAggregator,
+    "mean_std": MeanStdAggregator,
+    "concat": ConcatAggregator,
     "attention": AttentionAggregator,
+    "pma": PMAAggregator,
+    "set_transformer": SetTransformerAggregator,
+    "deep_sets": DeepSetsAggregator,
+    "nan": NANAggregator,
+    "netvlad": NetVLADAggregator,
+    "sliced_wasserstein": SlicedWassersteinAggregator,
+    "covariance": CovarianceAggregator,
 }
 
 
-def build_aggregator(name: str, dim: int, **options: Any) -> Aggregator:
+def build_aggregator(name: str, dim: int, *, normalize: bool = False, **options: Any) -> Aggregator:
     """Build an aggregator of embeddings of `dim` dimensions by its name, with its own options.
+
+    With `normalize` the embedding of a collection is brought to unit length.
 
     Raises:
         InputError: there is no aggregator of that name, it has no such option, or not that value.
@@ -34,7 +71,8 @@ def build_aggregator(name: str, dim: int, **options: Any) -> Aggregator:
             raise InputError(
                 f"The aggregator {name} has no option '{option}'.{nearest(option, known)} {has}"
             )
-    return AGGREGATORS[name](dim, **options)
+    aggregator = AGGREGATORS[name](dim, **options)
+    return NormalizedAggregator(aggregator) if normalize else aggregator
 
 
 def options_of(name: str) -> list[str]:
@@ -47,6 +85,24 @@ __all__ = [
     "Aggregator",
     "AttentionAggregator",
     "CentroidAggregator",
+    "ConcatAggregator",
+    "CovarianceAggregator",
+    "DeepSetsAggregator",
+    "DirectionalMeanAggregator",
+    "GemAggregator",
+    "GeometricMedianAggregator",
+    "MaxAggregator",
+    "MeanStdAggregator",
+    "MedianAggregator",
+    "NANAggregator",
+    "NetVLADAggregator",
+    "NormalizedAggregator",
+    "PMAAggregator",
+    "QuantilesAggregator",
+    "SetTransformerAggregator",
+    "SlicedWassersteinAggregator",
+    "SumAggregator",
+    "TrimmedMeanAggregator",
     "build_aggregator",
     "options_of",
 ]

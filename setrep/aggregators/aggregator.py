@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal, overload
+from typing import Literal, overload
 
 import torch
 from jaxtyping import Float
@@ -23,6 +23,7 @@ class Aggregator(nn.Module, ABC):
     the zero vector, whatever the aggregator.
 
     Attributes:
+        formula: what is computed, in one line of plain text.
         dim: dimensions of an item's embedding.
         dim_out: dimensions of a collection's embedding.
         is_convex: each embedding lies in the convex hull of its items, so the hull bounds apply.
@@ -32,10 +33,11 @@ class Aggregator(nn.Module, ABC):
             rotation (any orthogonal map), scaling by a positive number.
     """
 
+    formula: ClassVar[str]
     is_convex: bool = False
-    has_weights: ClassVar[bool] = False
-    ignores_copies: ClassVar[bool] = True
-    equivariances: ClassVar[tuple[Map, ...]] = ()
+    has_weights: bool = False
+    ignores_copies: bool = True
+    equivariances: tuple[Map, ...] = ()
 
     def __init__(self, dim: int, dim_out: int | None = None) -> None:
         super().__init__()
@@ -45,11 +47,13 @@ class Aggregator(nn.Module, ABC):
         self.dim_out = dim if dim_out is None else dim_out
 
     @overload
-    def forward(self, batch: CollectionBatch) -> Tensor: ...
+    def forward(
+        self, batch: CollectionBatch, *, return_weights: Literal[False] = False
+    ) -> Tensor: ...
     @overload
     def forward(
-        self, batch: CollectionBatch, *, return_weights: bool
-    ) -> Tensor | tuple[Tensor, Tensor]: ...
+        self, batch: CollectionBatch, *, return_weights: Literal[True]
+    ) -> tuple[Tensor, Tensor]: ...
 
     def forward(
         self, batch: CollectionBatch, *, return_weights: bool = False

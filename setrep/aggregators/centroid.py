@@ -16,6 +16,7 @@ class CentroidAggregator(Aggregator):
     $$ f(G) = \frac{1}{|G|} \sum_{x \in G} f(x) $$
     """
 
+    formula = "mean of x"
     is_convex = True
     has_weights = True
     equivariances = ("translation", "rotation", "scaling")

@@ -51,14 +51,14 @@ def list_data(as_json: JSON = False) -> None:
 @data_app.command("info")
 def info(name: Annotated[str, typer.Argument()]) -> None:
     """Show the splits and levels of a data set, and which files it needs."""
-    from setrep.data.registry import dataset_info
+    from setrep.data.registry import PARTITION, dataset_info
 
     found = dataset_info(name)
     print(f"{found.name}: {found.summary}")
     print(f"  splits: {', '.join(found.splits)}")
     print(f"  subsets: {', '.join(found.subsets)}")
     print(f"  --label-level: {', '.join(found.label_levels)}")
-    print(f"  --collection-level: {', '.join(found.collection_levels)}")
+    print(f"  --collection-level: {', '.join((*found.collection_levels, PARTITION))}")
     print(f"  needs: {found.needs}")
 
 

@@ -24,7 +24,9 @@ def train(
     collection_level: Annotated[str | None, typer.Option(help="sampled, or a natural one.")] = None,
     method: Annotated[str | None, typer.Option(help="See `setrep list methods`.")] = None,
     loss: Annotated[str | None, typer.Option(help="See `setrep list losses`.")] = None,
-    level: Annotated[str | None, typer.Option(help="What the loss compares: items.")] = None,
+    level: Annotated[
+        str | None, typer.Option(help="What the loss compares: items, collections or both.")
+    ] = None,
     encoder: Annotated[str | None, typer.Option(help="See `setrep list encoders`.")] = None,
     aggregator: Annotated[str | None, typer.Option(help="See `setrep list aggregators`.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side in pixels.")] = None,
@@ -63,7 +65,7 @@ def train(
             episode__collections_per_class=collections_per_class,
             episode__items_per_collection=items_per_collection,
             encoder__name=encoder,
-            aggregator=aggregator,
+            aggregator__name=aggregator,
             loss__name=loss,
             training__method=method,
             training__level=level,

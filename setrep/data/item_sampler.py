@@ -21,8 +21,6 @@ class ItemSampler:
         InputError: a number is below 1, or there are fewer items than one batch takes.
     """
 
-    offsets: None = None  # items of a batch form no collections
-
     def __init__(
         self,
         num_items: int,
@@ -46,6 +44,9 @@ class ItemSampler:
 
     def __len__(self) -> int:
         return self.num_items // (self.batch_size * self.world_size)
+
+    def offsets(self, epoch: int, position: int) -> None:
+        """Items of a batch form no collections."""
 
     def draw(self, epoch: int, position: int) -> Int64[Tensor, " item"]:
         """Return the items of this rank's share of any batch."""

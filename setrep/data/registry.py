@@ -16,9 +16,11 @@ from setrep.data import (
     vectors,
 )
 from setrep.data.dataset import ItemDataset
+from setrep.data.partition import partition
 from setrep.data.request import DatasetInfo, DatasetRequest, resolve_data_root
 from setrep.errors import InputError, nearest
 
+PARTITION = "partition"  # a collection level of every data set
 DATASETS: dict[str, tuple[DatasetInfo, Callable[[DatasetRequest], ItemDataset]]] = {
     module.INFO.name: (module.INFO, module.load)
     for module in (digits, omniglot, cifar10, cifar100, tinyimagenet, stl10, folder, vectors)
@@ -55,11 +57,13 @@ def load_dataset(
     num_train_items: int | None = None,
     split_seed: int = 0,
     on_bad_image: str = "fail",
+    partition_size: int = 10,
 ) -> ItemDataset:
     """Read one split of a data set.
 
     `label_level=None` and `image_size=None` stand for the data set's own. For `folder` the data
-    root is the directory, for `vectors` the `.npz` file.
+    root is the directory, for `vectors` the `.npz` file. Beside its own collection levels each has
+    `partition`: the items of a label in fixed random collections of `partition_size`.
 
     Raises:
         InputError: a name is unknown, or the data is missing or broken.
@@ -70,7 +74,7 @@ def load_dataset(
     _check(f"subset of {name}", subset, info.subsets)
     label_level = info.label_levels[0] if label_level is None else label_level
     _check(f"label level of {name}", label_level, info.label_levels)
-    _check(f"collection level of {name}", collection_level, info.collection_levels)
+    _check(f"collection level of {name}", collection_level, (*info.collection_levels, PARTITION))
     _check("value of on_bad_image", on_bad_image, ("fail", "skip"))
     if image_size is not None and image_size < 1:
         raise InputError(f"image_size must be at least 1, not {image_size}.")
@@ -79,7 +83,7 @@ def load_dataset(
         label_level=label_level,
         data_root=resolve_data_root(data_root),
         subset=subset,
-        collection_level=collection_level,
+        collection_level="sampled" if collection_level == PARTITION else collection_level,
         image_size=image_size,
         validation_groups=tuple(validation_groups),
         num_validation_groups=num_validation_groups,
@@ -89,7 +93,10 @@ def load_dataset(
         on_bad_image=on_bad_image,
     )
     _check_counts(info, request)
-    return load(request)
+    dataset = load(request)
+    if collection_level != PARTITION:
+        return dataset
+    return partition(dataset, partition_size, seed=split_seed)
 
 
 def _check_counts(info: DatasetInfo, request: DatasetRequest) -> None:

@@ -11,6 +11,7 @@ from jaxtyping import Int64
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from setrep.collection import CollectionBatch
 from setrep.data.collections import (
     CollectionPool,
     derive_generator,
@@ -18,6 +19,7 @@ from setrep.data.collections import (
     name_of,
     pools_by_label,
 )
+from setrep.data.contamination import contaminate
 from setrep.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -28,8 +30,10 @@ class EpisodeSampler:
 
     An episode is `classes_per_episode x collections_per_class` disjoint collections of
     `items_per_collection` items. With `keys` a collection is a random sample of the items of one
-    key, and the collections of a class have distinct keys. Classes with too few items are refused
-    or dropped, as `on_small_class` says.
+    key, and the collections of a class have distinct keys. With `min_items_per_collection` the
+    size of each is drawn uniformly from there to `items_per_collection`. `contamination` is the
+    probability that an item is replaced by one of another class of the episode (see `contaminate`).
+    Classes with too few items for the largest are refused or dropped, as `on_small_class` says.
 
     Use it as the `batch_sampler` of a DataLoader. An episode depends on nothing but the data, the
     settings and `(seed, epoch, rank, world_size)`, so any number of workers sees the same ones.
@@ -51,26 +55,37 @@ class EpisodeSampler:
         collections_per_class: int,
         items_per_collection: int,
         episodes_per_epoch: int,
+        min_items_per_collection: int | None = None,
+        contamination: float = 0.0,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
         on_small_class: Literal["refuse", "drop"] = "refuse",
         label_names: Sequence[str] | None = None,
     ) -> None:
+        smallest = min_items_per_collection or items_per_collection
         counts = {
             "classes_per_episode": classes_per_episode,
             "collections_per_class": collections_per_class,
             "items_per_collection": items_per_collection,
+            "min_items_per_collection": smallest,
             "episodes_per_epoch": episodes_per_epoch,
         }
         for name, count in counts.items():
             if count < 1:
                 raise InputError(f"{name} must be at least 1, not {count}.")
+        if smallest > items_per_collection:
+            raise InputError(
+                f"min_items_per_collection must be at most items_per_collection "
+                f"({items_per_collection}), not {smallest}."
+            )
         if not 0 <= rank < world_size:
             raise InputError(f"rank must lie in 0..{world_size - 1}, not be {rank}.")
         self.classes_per_episode = classes_per_episode
         self.collections_per_class = collections_per_class
         self.items_per_collection = items_per_collection
+        self.min_items_per_collection = smallest
+        self.contamination = contamination
         self.episodes_per_epoch = episodes_per_epoch
         self.seed, self.rank, self.world_size = seed, rank, world_size
         pools = pools_by_label(labels, keys, items_per_collection)
@@ -82,11 +97,16 @@ class EpisodeSampler:
         self._start = 0  # where the next iteration starts
         self._position = 0  # of the episode to be drawn next
 
-    @property
-    def offsets(self) -> Int64[Tensor, " collection+1"]:
-        """Offsets of the collections in an episode, the same for each."""
-        num_collections = self.classes_per_episode * self.collections_per_class
-        return torch.arange(num_collections + 1) * self.items_per_collection
+    def offsets(self, epoch: int, position: int) -> Int64[Tensor, " collection+1"]:
+        """Return the offsets of the collections in any episode."""
+        count = self.classes_per_episode * self.collections_per_class
+        smallest, largest = self.min_items_per_collection, self.items_per_collection
+        if smallest == largest:
+            return torch.arange(count + 1) * largest
+        # Of their own, so that the items are those of collections of one size, cut short.
+        generator = derive_generator(self.seed, epoch, self._place(position), 1)
+        sizes = torch.randint(smallest, largest + 1, (count,), generator=generator)
+        return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
 
     def __len__(self) -> int:
         return self.episodes_per_epoch
@@ -105,13 +125,24 @@ class EpisodeSampler:
                 f"There is no episode {position} of epoch {epoch}: positions run from 0 to "
                 f"{len(self) - 1} and epochs from 0."
             )
-        place = position * self.world_size + self.rank
-        generator = derive_generator(self.seed, epoch, place)
+        generator = derive_generator(self.seed, epoch, self._place(position))
         chosen = torch.randperm(len(self._pools), generator=generator)[: self.classes_per_episode]
         drawn: list[Tensor] = []
         for index in chosen.tolist():
             drawn += self._pools[index].draw(self.collections_per_class, generator)
-        return torch.cat(drawn)
+        offsets = self.offsets(epoch, position)
+        sizes = offsets.diff().tolist()
+        items = torch.cat([of[:size] for of, size in zip(drawn, sizes, strict=True)])
+        if not self.contamination:
+            return items
+        batch = CollectionBatch(items, offsets)
+        generator = derive_generator(self.seed, epoch, self._place(position), 2)
+        of_collections = chosen.repeat_interleave(self.collections_per_class)
+        return contaminate(batch, of_collections[batch.index], self.contamination, generator).values
+
+    def _place(self, position: int) -> int:
+        """Number an episode of this rank among those of all."""
+        return position * self.world_size + self.rank
 
     def set_epoch(self, epoch: int) -> None:
         """Go to the first episode of `epoch`."""

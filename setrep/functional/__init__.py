@@ -11,13 +11,18 @@ from setrep.functional.pairs import (
 )
 from setrep.functional.precision import at_least_float32
 from setrep.functional.segments import (
+    Interpolation,
+    row_pieces,
+    segment_argsort,
     segment_max,
+    segment_quantiles,
     segment_softmax,
     segment_sum,
     segment_sum_in_order,
 )
 
 __all__ = [
+    "Interpolation",
     "Positives",
     "Triplets",
     "all_triplets",
@@ -26,7 +31,10 @@ __all__ = [
     "negative_mask",
     "pairwise_distance",
     "positive_mask",
+    "row_pieces",
+    "segment_argsort",
     "segment_max",
+    "segment_quantiles",
     "segment_softmax",
     "segment_sum",
     "segment_sum_in_order",

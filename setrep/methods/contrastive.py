@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from setrep import distributed
+from setrep.aggregators import Aggregator
 from setrep.data.batch import Batch
 from setrep.encoders import ItemEncoder
 from setrep.errors import InputError
@@ -27,12 +28,12 @@ class ContrastiveMethod(Method):
     statistics are those of each process.
     """
 
-    draws_episodes = False
+    draws = "items"
 
     def __init__(
         self,
         encoder: ItemEncoder,
-        aggregator: nn.Module,
+        aggregator: Aggregator,
         head: nn.Module,
         loss: ContrastiveLoss | NPairLoss,
         *,
@@ -54,7 +55,7 @@ class ContrastiveMethod(Method):
         if self.prior is not None:
             self.prior.apply_to(cast("HasPrior", self.loss))
         views = [self.head(self.encoder.features(view)) for view in batch.views]
-        loss, metrics = contrast(self.loss, views, batch)
+        loss, metrics = contrast(self.loss, views, batch.labels)
         metrics["embedding_spread"] = embedding_spread(views[0].float())
         return loss, metrics | (self.prior.metrics() if self.prior is not None else {})
 
@@ -67,7 +68,7 @@ class ContrastiveMethod(Method):
 def contrast(
     loss: ContrastiveLoss | NPairLoss,
     views: list[Float[Tensor, "n dim"]],
-    batch: Batch,
+    labels: Int64[Tensor, " n"] | None,
     **more: Any,
 ) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
     """Take a loss with this process's items as anchors and those of all as keys.
@@ -77,11 +78,9 @@ def contrast(
     start, total = distributed.share_of(len(views[0]), views[0].device)
     everyone = [distributed.gather(view) for view in views]
     more = {name: [distributed.gather(view) for view in of] for name, of in more.items()}
-    labels = None
-    if loss.uses_labels:
-        if batch.labels is None:
-            raise InputError("This loss asks for labels, and the data has none.")
-        labels = distributed.gather(batch.labels)
+    if loss.uses_labels and labels is None:
+        raise InputError("This loss asks for labels, and the data has none.")
+    labels = distributed.gather(labels) if loss.uses_labels and labels is not None else None
     own = torch.arange(start, start + len(views[0]), device=views[0].device)
     value, metrics = loss.with_metrics(*everyone, labels=labels, anchors=own, **more)
     share = len(own) / total

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from setrep import distributed
+from setrep.aggregators import Aggregator
 from setrep.data.batch import Batch
 from setrep.encoders import ItemEncoder
 from setrep.losses import DebiasedTripletLoss, DifficultyWeightedLoss
@@ -27,12 +28,12 @@ class DifficultyMethod(Method):
     """
 
     num_views = 2
-    draws_episodes = False
+    draws = "items"
 
     def __init__(
         self,
         encoder: ItemEncoder,
-        aggregator: nn.Module,
+        aggregator: Aggregator,
         head: nn.Module,
         loss: DifficultyWeightedLoss,
         biased_encoder: ItemEncoder,
@@ -66,8 +67,10 @@ class DifficultyMethod(Method):
             self.prior.apply_to(self.biased_loss)
         views = [self.head(self.encoder.features(view)) for view in batch.views]
         biased = [self.biased_head(self.biased_encoder.features(view)) for view in batch.views]
-        loss, metrics = contrast(self.loss, views, batch, biased=[v.detach() for v in biased])
-        biased_loss, _ = contrast(self.biased_loss, biased, batch)
+        loss, metrics = contrast(
+            self.loss, views, batch.labels, biased=[v.detach() for v in biased]
+        )
+        biased_loss, _ = contrast(self.biased_loss, biased, batch.labels)
         metrics["biased_loss"] = distributed.total(biased_loss.detach()) / distributed.world_size()
         metrics["embedding_spread"] = embedding_spread(views[0].float())
         return loss + biased_loss, metrics | (

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from setrep.aggregators import Aggregator
 from setrep.data.batch import Batch
 from setrep.encoders import ItemEncoder
+
+# What a batch holds: collections of some classes, single items, or for some natural collections
+# disjoint parts of each, whose labels are then not known.
+Draws = Literal["episodes", "items", "subcollections"]
 
 
 class TrainingItems(NamedTuple):
@@ -18,6 +23,7 @@ class TrainingItems(NamedTuple):
 
     embed: Callable[[], Float[Tensor, "item dim"]]  # every item as it is, in evaluation mode
     labels: Int64[Tensor, " item"]
+    keys: Int64[Tensor, " item"] | None = None  # of natural collections
 
 
 class Method(nn.Module, ABC):
@@ -28,9 +34,9 @@ class Method(nn.Module, ABC):
     """
 
     encoder: ItemEncoder
-    aggregator: nn.Module
+    aggregator: Aggregator
     num_views = 1  # of each item in a batch
-    draws_episodes = True  # else batches of single items
+    draws: Draws = "episodes"
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the optimiser's groups, with a `lr_scale` or `weight_decay` of their own."""

@@ -9,13 +9,14 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from setrep.collection import CollectionBatch
 from setrep.data.dataset import ItemFormat
 from setrep.data.images import read_image
 from setrep.data.one_shot import OneShotRun, OneShotTask
 from setrep.errors import InputError
 from setrep.functional import pairwise_distance
 from setrep.protocols.results import OneShotResult
-from setrep.set_distances import modified_hausdorff
+from setrep.set_distances import modified_hausdorff, pairwise
 
 OMNIGLOT = ItemFormat("image", channels=1, size=105, is_inverted=True)  # as the drawings are stored
 Embed = Callable[[UInt8[Tensor, "item channel height width"]], Float[Tensor, "item dim"]]
@@ -51,11 +52,10 @@ def evaluate_one_shot_hausdorff(task: OneShotTask) -> OneShotResult:
 
     def distances(run: OneShotRun) -> Tensor:
         test, training = (
-            [ink_points(image) for image in images] for images in (run.test, run.training)
+            CollectionBatch.from_list([ink_points(image) for image in images])
+            for images in (run.test, run.training)
         )
-        return torch.stack(
-            [torch.stack([modified_hausdorff(x, y) for y in training]) for x in test]
-        )
+        return pairwise(modified_hausdorff, test, training)
 
     return _errors(task, distances)
 

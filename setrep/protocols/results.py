@@ -51,6 +51,17 @@ class PairedDifference:
 
 
 @dataclass(frozen=True)
+class FewShotResult:
+    """Accuracy of tasks that tell `ways` classes apart from `shots` items of each, a fraction."""
+
+    ways: int
+    shots: int
+    num_tasks: int
+    accuracy: float
+    ci95: tuple[float, float]  # of the mean over tasks, which share classes and items
+
+
+@dataclass(frozen=True)
 class OneShotResult:
     """Share of wrong answers, over runs and in each."""
 

@@ -178,7 +178,7 @@ def evaluate_set_encoder(
         collection_level=dataset.collection_level,
         seed=config.training.seed,
         encoder=config.encoder.name,
-        aggregator=config.aggregator,
+        aggregator=config.aggregator.name,
         model_sha256=set_encoder.fingerprint,
         items=learned.items,
         collections=learned.collections,

@@ -85,7 +85,7 @@ def _train(config: Config, resume: bool, console: Console) -> TrainedRun:
     dataset = training_dataset(config)
     config = fit_episode(config, dataset)
     method = build_method(config, dataset.item_format)
-    sampler = build_sampler(config, dataset, draws_episodes=method.draws_episodes)
+    sampler = build_sampler(config, dataset, method.draws)
     held_out = EvaluationData.read(config)  # before training, not after
     trained_on = TrainedOn.read(config, dataset)
     if held_out.bank is None:

@@ -1,4 +1,4 @@
-"""Modified Hausdorff distance between two sets of points."""
+"""Hausdorff distance between two collections."""
 
 from __future__ import annotations
 
@@ -6,26 +6,35 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from setrep.errors import InputError
-from setrep.functional import at_least_float32
+from setrep.collection import CollectionBatch
+from setrep.functional import segment_max
+from setrep.set_distances.nearest import distance_to, mutual_nearest, nearest
+from setrep.set_distances.pairs import checked_pairs
 
 
-def modified_hausdorff(x: Float[Tensor, "n dim"], y: Float[Tensor, "m dim"]) -> Float[Tensor, ""]:
-    r"""Larger of the two mean nearest-neighbour distances (Dubuisson and Jain 1994, d22).
+def hausdorff(
+    x: CollectionBatch, y: CollectionBatch, *, directed: bool = False
+) -> Float[Tensor, " pair"]:
+    r"""Largest distance to the nearest item of the other collection (Hausdorff 1914).
 
-    $$ \max\Big( \frac{1}{n} \sum_i \min_j \|x_i - y_j\|,\;
-                 \frac{1}{m} \sum_j \min_i \|x_i - y_j\| \Big) $$
+    $$ d(X, Y) = \max\big( h(X, Y), h(Y, X) \big), \quad
+       h(X, Y) = \max_i \min_j \|x_i - y_j\| $$
+
+    With `directed` it is `h(X, Y)` alone.
 
     Raises:
-        InputError: a set is empty.
+        InputError: the collections cannot be compared, see `checked_pairs`.
     """
-    if not len(x) or not len(y):
-        raise InputError(
-            f"The Hausdorff distance needs two non-empty sets; found {len(x)} and {len(y)} points. "
-            f"Leave empty sets out."
-        )
-    # Direct differences: the Gram form turns small distances into rounding noise.
-    distance = torch.cdist(
-        at_least_float32(x), at_least_float32(y), compute_mode="donot_use_mm_for_euclid_dist"
+    x, y = checked_pairs(x, y)
+    if directed:
+        return _largest(distance_to(x, y, nearest(x, y)), x)
+    x_to_y, y_to_x = mutual_nearest(x, y)
+    return torch.maximum(
+        _largest(distance_to(x, y, x_to_y), x), _largest(distance_to(y, x, y_to_x), y)
     )
-    return torch.maximum(distance.amin(dim=1).mean(), distance.amin(dim=0).mean())
+
+
+def _largest(
+    values: Float[Tensor, " item"], batch: CollectionBatch
+) -> Float[Tensor, " collection"]:
+    return segment_max(values.unsqueeze(1), batch).squeeze(1)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from setrep import __version__
-from setrep.aggregators import build_aggregator
+from setrep.aggregators import Aggregator, build_aggregator
 from setrep.collection import CollectionBatch
-from setrep.config import EncoderConfig
+from setrep.config import AggregatorConfig, EncoderConfig
 from setrep.data.dataset import ItemFormat
 from setrep.encoders import ItemEncoder, build_encoder
 from setrep.errors import InputError
@@ -38,11 +38,11 @@ class SetEncoder(nn.Module):
     def __init__(
         self,
         encoder: ItemEncoder,
-        aggregator: nn.Module,
+        aggregator: Aggregator,
         *,
         item_format: ItemFormat,
         encoder_config: EncoderConfig,
-        aggregator_name: str,
+        aggregator_config: AggregatorConfig,
         metadata: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -50,10 +50,10 @@ class SetEncoder(nn.Module):
         self.aggregator = aggregator
         self.item_format = item_format
         self.encoder_config = encoder_config
-        self.aggregator_name = aggregator_name
+        self.aggregator_config = aggregator_config
         self.metadata = {} if metadata is None else metadata
         self.dim = encoder.dim
-        self.dim_out = int(aggregator.dim_out)  # type: ignore[arg-type]
+        self.dim_out = aggregator.dim_out
 
     def forward(self, batch: CollectionBatch) -> Float[Tensor, "collection dim_out"]:
         """Embed a batch of collections of items, with gradients and in the module's own mode."""
@@ -96,17 +96,41 @@ class SetEncoder(nn.Module):
                 embeddings[part] = self.encoder(batch.to(self.device)).float().cpu()
         return embeddings[0] if is_single else embeddings
 
+    @overload
     def encode_collections(
         self,
         collections: CollectionBatch | Sequence[Array | Sequence[Item]],
         *,
         batch_size: int = 256,
         device: torch.device | str | None = None,
-    ) -> Float[Tensor, "collection dim_out"]:
+        return_weights: Literal[False] = False,
+    ) -> Tensor: ...
+    @overload
+    def encode_collections(
+        self,
+        collections: CollectionBatch | Sequence[Array | Sequence[Item]],
+        *,
+        batch_size: int = 256,
+        device: torch.device | str | None = None,
+        return_weights: Literal[True],
+    ) -> tuple[Tensor, CollectionBatch]: ...
+
+    def encode_collections(
+        self,
+        collections: CollectionBatch | Sequence[Array | Sequence[Item]],
+        *,
+        batch_size: int = 256,
+        device: torch.device | str | None = None,
+        return_weights: bool = False,
+    ) -> Float[Tensor, "collection dim_out"] | tuple[Tensor, CollectionBatch]:
         """Embed collections: a list of arrays or of lists of items, or a batch; as `encode`.
 
+        With `return_weights`, return as well how much each item counted in its collection: values
+        of shape (item, head), each head summing to 1 over a collection.
+
         Raises:
-            InputError: a collection is empty or one bare item, or `encode` refuses an item.
+            InputError: a collection is empty or one bare item, `encode` refuses an item, or the
+                aggregator has no weights.
         """
         if isinstance(collections, CollectionBatch):
             embeddings = self.encode(collections.values, batch_size=batch_size, device=device)
@@ -117,9 +141,13 @@ class SetEncoder(nn.Module):
             sizes = [len(collection) for collection in collections]
             embeddings = self.encode(items, batch_size=batch_size, device=device)
             batch = CollectionBatch(embeddings, torch.tensor([0, *sizes]).cumsum(0))
+        batch = batch.to(self.device)
         with self._evaluating():
-            out: Tensor = self.aggregator(batch.to(self.device)).float().cpu()
-        return out
+            if not return_weights:
+                out: Tensor = self.aggregator(batch)
+                return out.float().cpu()
+            out, weights = self.aggregator(batch, return_weights=True)
+            return out.float().cpu(), batch.with_values(weights.float()).to("cpu")
 
     def is_item(self, candidate: object) -> bool:
         """Say whether this is one item, and not several."""
@@ -162,9 +190,12 @@ class SetEncoder(nn.Module):
 
     def _settings(self) -> dict[str, Any]:
         """Return what decides, with the weights, every embedding."""
+        asked = self.aggregator_config
         return {
             "encoder": self.encoder_config.model_dump(mode="json"),
-            "aggregator": self.aggregator_name,
+            # Without what is left at its default, so that an option added later changes no model.
+            "aggregator": {"name": asked.name}
+            | asked.model_dump(mode="json", exclude_defaults=True),
             "item_format": asdict(self.item_format),
         }
 
@@ -209,19 +240,23 @@ class SetEncoder(nn.Module):
         """Build the described model with arbitrary weights."""
         item_format = ItemFormat(**description["item_format"])
         config = EncoderConfig.model_validate(description["encoder"])
-        name, metadata = description["aggregator"], description.get("metadata") or {}
+        named = description["aggregator"]
+        if not isinstance(named, str | dict):
+            raise InputError(f"its aggregator is no name but {type(named).__name__}.")
+        asked = AggregatorConfig.model_validate(named)
+        metadata = description.get("metadata") or {}
         if not isinstance(metadata, dict):
             raise InputError(f"its metadata are no mapping but {type(metadata).__name__}.")
-        if not isinstance(name, str):
-            raise InputError(f"its aggregator is no name but {type(name).__name__}.")
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they were
             encoder = build_encoder(config, item_format)
-            aggregator = build_aggregator(name, encoder.dim)
+            aggregator = build_aggregator(
+                asked.name, encoder.dim, normalize=asked.normalize, **asked.options
+            )
         return cls(
             encoder,
             aggregator,
             item_format=item_format,
             encoder_config=config,
-            aggregator_name=name,
+            aggregator_config=asked,
             metadata=metadata,
         )

@@ -20,7 +20,7 @@ from setrep.data.sampler import EpisodeSampler
 from setrep.data.views import Partners
 from setrep.encoders import ENCODERS, ItemEncoder
 from setrep.errors import InputError
-from setrep.methods.method import Method
+from setrep.methods.method import Draws, Method
 from setrep.methods.prior import LabelledPrior
 from setrep.set_encoder import SetEncoder
 from setrep.training.methods import CONTRASTIVE_LOSSES, LOSSES, METHODS, MINERS, choose
@@ -29,11 +29,10 @@ from setrep.training.methods import CONTRASTIVE_LOSSES, LOSSES, METHODS, MINERS,
 class Sampler(Protocol):
     """What the loop asks of a sampler of episodes or of single items."""
 
-    @property
-    def offsets(self) -> Int64[Tensor, " collection+1"] | None:
-        """Offsets of the collections in a batch, if it has any."""
-
     def __len__(self) -> int: ...
+
+    def offsets(self, epoch: int, position: int) -> Int64[Tensor, " collection+1"] | None:
+        """Return the offsets of the collections in the batch of any step, if it has any."""
 
     def draw(self, epoch: int, position: int) -> Int64[Tensor, " item"]:
         """Return the items of any step."""
@@ -67,6 +66,7 @@ def load_split(data: DataConfig, split: str) -> ItemDataset:
         num_train_items=data.num_train_items,
         split_seed=data.split_seed,
         on_bad_image=data.on_bad_image,
+        partition_size=data.partition_size,
     )
 
 
@@ -91,10 +91,10 @@ def build_method(config: Config, item_format: ItemFormat) -> Method:
         return build(config, item_format)
 
 
-def build_sampler(config: Config, dataset: ItemDataset, *, draws_episodes: bool = True) -> Sampler:
+def build_sampler(config: Config, dataset: ItemDataset, draws: Draws = "episodes") -> Sampler:
     """Build the sampler of this rank; an epoch passes over about as many items as there are."""
     episode = config.episode
-    if not draws_episodes:
+    if draws == "items":
         return ItemSampler(
             len(dataset),
             batch_size=config.training.batch_size,
@@ -102,18 +102,29 @@ def build_sampler(config: Config, dataset: ItemDataset, *, draws_episodes: bool 
             rank=distributed.rank(),
             world_size=distributed.world_size(),
         )
+    labels, keys, names = dataset.labels, dataset.keys, dataset.label_names
+    if draws == "subcollections":  # the label of a collection is not known, but what is in it is
+        if keys is None:
+            raise InputError(
+                f"Without labels, collections are learned from natural ones, but those of "
+                f"{dataset.name} are sampled. Choose another data.collection_level, for example "
+                f"partition."
+            )
+        labels, keys, names = keys, None, dataset.key_names
     return EpisodeSampler(
-        dataset.labels,
-        dataset.keys,
+        labels,
+        keys,
         classes_per_episode=episode.classes_per_episode,
         collections_per_class=episode.collections_per_class,
         items_per_collection=episode.items_per_collection,
+        min_items_per_collection=episode.min_items_per_collection,
+        contamination=episode.contamination,
         episodes_per_epoch=max(1, len(dataset) // (episode.num_items * distributed.world_size())),
         seed=config.training.seed,
         rank=distributed.rank(),
         world_size=distributed.world_size(),
         on_small_class=config.data.on_small_class,
-        label_names=dataset.label_names,
+        label_names=names,
     )
 
 
@@ -161,7 +172,7 @@ def set_encoder_of(
         method.aggregator,
         item_format=item_format,
         encoder_config=config.encoder,
-        aggregator_name=config.aggregator,
+        aggregator_config=config.aggregator,
     )
 
 

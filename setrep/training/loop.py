@@ -78,7 +78,9 @@ def train_loop(
     start = state.load(directory) if resume else 0
     loader = BatchLoader(dataset, config, hardware, num_views=method.num_views)
     training = TrainingItems(
-        lambda: embed_items(method, dataset, hardware), torch.from_numpy(dataset.labels)
+        lambda: embed_items(method, dataset, hardware),
+        torch.from_numpy(dataset.labels),
+        None if dataset.keys is None else torch.from_numpy(dataset.keys),
     )
     steps_per_epoch = len(sampler)
     began = last = time.monotonic()
@@ -98,7 +100,7 @@ def train_loop(
             if position == 0:
                 method.before_epoch(epoch, training)
             indices = sampler.draw(epoch, position)
-            batch = loader.load(indices, sampler.offsets, generator)
+            batch = loader.load(indices, sampler.offsets(epoch, position), generator)
             set_learning_rate(optimizer, config, step)
             with autocast(hardware):
                 loss, metrics = method.step(batch)

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from setrep.aggregators import build_aggregator
+from setrep.aggregators import Aggregator, build_aggregator
 from setrep.config import METHOD_OF_LOSS, Config
 from setrep.encoders import ItemEncoder, build_encoder
 from setrep.encoders.item_encoder import build_mlp
@@ -26,10 +26,12 @@ from setrep.losses import (
     SupConLoss,
     TripletMarginLoss,
 )
+from setrep.methods.collections import CollectionMethod, Objective
 from setrep.methods.contrastive import ContrastiveMethod
 from setrep.methods.difficulty import DifficultyMethod
 from setrep.methods.method import Method
 from setrep.methods.prior import LabelledPrior
+from setrep.methods.subcollections import SubcollectionMethod
 from setrep.methods.supervised import SupervisedMethod
 from setrep.miners import BatchAllMiner, BatchHardMiner, HardNegativeMiner, Miner, SemiHardMiner
 
@@ -127,33 +129,61 @@ READERS: dict[str, tuple[str, ...]] = {
 
 
 def build_supervised(config: Config, item_format: ItemFormat) -> Method:
-    """Build the method that learns from labels."""
-    loss = choose("loss", config.loss.name, LOSSES)(config)
-    miner = choose("miner", config.miner.name, MINERS)(config)
+    """Build the method that learns from labels, at the level that is asked for."""
+    objective = objective_of(config)
     refuse_unread(config)
     encoder = build_encoder(config.encoder, item_format)
-    aggregator = build_aggregator(config.aggregator, encoder.dim)
-    if config.loss.name != "triplet":
-        return SupervisedMethod(encoder, aggregator, loss)
-    return SupervisedMethod(encoder, aggregator, loss, miner, start_step=config.miner.start_step)
+    aggregator = aggregator_above(encoder, config)
+    level = config.training.level
+    if level == "items":
+        return SupervisedMethod(encoder, aggregator, *objective, start_step=config.miner.start_step)
+    if config.miner.start_step or config.miner.positives == "same_collection":
+        raise InputError(
+            "A collection has no positive of its own collection: at --level collections and both, "
+            "leave miner.start_step at 0 and miner.positives at any."
+        )
+    if level == "collections":
+        return CollectionMethod(encoder, aggregator, objective)
+    weight = config.training.collections_weight
+    return CollectionMethod(encoder, aggregator, objective, objective, weight=weight)
+
+
+def objective_of(config: Config) -> Objective:
+    """Build a loss that learns from labels, and its miner where it takes triplets."""
+    loss = choose("loss", config.loss.name, LOSSES)(config)
+    miner = choose("miner", config.miner.name, MINERS)(config)
+    return Objective(loss, miner if config.loss.name == "triplet" else None)
 
 
 def build_contrastive(config: Config, item_format: ItemFormat) -> Method:
-    """Build the method that learns from views."""
+    """Build the method that learns from views of items, or from parts of collections."""
     loss = choose("loss", config.loss.name, CONTRASTIVE_LOSSES)(config)
     refuse_unread(config)
-    if config.loss.name == "n_pair" and config.views.num_views != 2:
-        raise InputError(
-            f"The n_pair loss takes two views, not views.num_views={config.views.num_views}."
-        )
+    level, num_parts = config.training.level, config.episode.collections_per_class
+    counts = [("views.num_views", config.views.num_views)] if level != "collections" else []
+    counts += [("episode.collections_per_class", num_parts)] if level != "items" else []
+    for option, count in counts:
+        if config.loss.name == "n_pair" and count != 2:
+            raise InputError(f"The n_pair loss takes two views, not {option}={count}.")
     encoder = build_encoder(config.encoder, item_format)
-    return ContrastiveMethod(
+    aggregator = aggregator_above(encoder, config)
+    prior = None if config.loss.name in PRIORLESS else prior_of(config)
+    head = head_above(encoder.dim, config)
+    if level == "items":
+        return ContrastiveMethod(
+            encoder, aggregator, head, loss, num_views=config.views.num_views, prior=prior
+        )
+    is_mixed = level == "both"
+    return SubcollectionMethod(
         encoder,
-        build_aggregator(config.aggregator, encoder.dim),
-        head_above(encoder, config),
+        aggregator,
+        head_above(aggregator.dim_out, config),
         loss,
+        num_parts=num_parts,
+        item_head=head if is_mixed else None,
+        weight=config.training.collections_weight if is_mixed else 1.0,
         num_views=config.views.num_views,
-        prior=None if config.loss.name in PRIORLESS else prior_of(config),
+        prior=prior,
     )
 
 
@@ -165,6 +195,11 @@ def build_difficulty(config: Config, item_format: ItemFormat) -> Method:
             f"not loss.name={config.loss.name}."
         )
     refuse_unread(config)
+    if config.training.level != "items":
+        raise InputError(
+            "The method difficulty_weighted compares items; --level collections and both are for "
+            "supervised and contrastive."
+        )
     if config.views.num_views != 2:
         raise InputError(
             "The method difficulty_weighted takes two views, not "
@@ -174,11 +209,11 @@ def build_difficulty(config: Config, item_format: ItemFormat) -> Method:
     encoder, biased = (build_encoder(config.encoder, item_format) for _ in range(2))
     return DifficultyMethod(
         encoder,
-        build_aggregator(config.aggregator, encoder.dim),
-        head_above(encoder, config),
+        aggregator_above(encoder, config),
+        head_above(encoder.dim, config),
         DifficultyWeightedLoss(config.loss.temperature, tau_plus=tau_plus),
         biased,
-        head_above(biased, config),
+        head_above(biased.dim, config),
         DebiasedTripletLoss(tau_plus=tau_plus),
         biased_lr_scale=config.optimizer.biased_lr_scale,
         prior=prior_of(config),
@@ -199,9 +234,23 @@ def refuse_unread(config: Config) -> None:
             )
 
 
-def head_above(encoder: ItemEncoder, config: Config) -> nn.Module:
+def aggregator_above(encoder: ItemEncoder, config: Config) -> Aggregator:
+    """Build the aggregator of the encoder's embeddings."""
+    asked = config.aggregator
+    aggregator = build_aggregator(
+        asked.name, encoder.dim, normalize=asked.normalize, **asked.options
+    )
+    if config.training.level == "items" and any(p.requires_grad for p in aggregator.parameters()):
+        raise InputError(
+            f"The aggregator {asked.name} has weights to learn, which a loss on items leaves as "
+            f"they are. Ask for --level collections or both."
+        )
+    return aggregator
+
+
+def head_above(dim: int, config: Config) -> nn.Module:
     """Build the projection that a contrastive loss sees."""
-    return build_mlp(encoder.dim, config.head.hidden_dim, config.head.dim)
+    return build_mlp(dim, config.head.hidden_dim, config.head.dim)
 
 
 def prior_of(config: Config) -> LabelledPrior | None:

@@ -108,13 +108,13 @@ def forecast_seconds(
     trial = copy.deepcopy(method).to(hardware.device).train()
     optimizer = build_optimizer(trial, config)
     loader = BatchLoader(dataset, config, hardware, num_views=method.num_views)
-    indices = sampler.draw(0, 0)
+    indices, offsets = sampler.draw(0, 0), sampler.offsets(0, 0)
     times = []
     with torch.random.fork_rng():
         for _ in range(5):
             began = time.monotonic()
             generator = seed_step(config.training.seed, 0)
-            batch = loader.load(indices, sampler.offsets, generator)
+            batch = loader.load(indices, offsets, generator)
             with autocast(hardware):
                 loss, _ = trial.step(batch)
             torch.autograd.backward(loss)

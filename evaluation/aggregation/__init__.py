@@ -1,0 +1,1 @@
+"""Is learned pooling worth it? Every aggregator on the same embeddings, and some end to end."""
