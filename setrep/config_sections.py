@@ -150,7 +150,10 @@ class AggregatorConfig(Section):
     rank: Annotated[Count, Field(le=2**10)] | None = None
     power: Positive | None = None
     trim: Annotated[NonNegative, Field(lt=0.5)] | None = None
+    num_iterations: Annotated[Count, Field(le=1000)] | None = None
+    smoothing: Annotated[Positive, Field(le=1)] | None = None
     quantiles: tuple[Probability, ...] | None = None
+    interpolation: Literal["averaged", "linear"] | None = None
     parts: tuple[str, ...] | None = None
 
     @model_validator(mode="before")

@@ -64,7 +64,7 @@ def build_aggregator(name: str, dim: int, *, normalize: bool = False, **options:
         raise InputError(
             f"Unknown aggregator '{name}'.{nearest(name, known)} Known: {', '.join(known)}."
         )
-    known = options_of(name)
+    known = list(default_options(name))
     for option in options:
         if option not in known:
             has = f"It has: {', '.join(known)}." if known else "It has no options."
@@ -75,9 +75,10 @@ def build_aggregator(name: str, dim: int, *, normalize: bool = False, **options:
     return NormalizedAggregator(aggregator) if normalize else aggregator
 
 
-def options_of(name: str) -> list[str]:
-    """Name the options of an aggregator."""
-    return [option for option in inspect.signature(AGGREGATORS[name]).parameters if option != "dim"]
+def default_options(name: str) -> dict[str, Any]:
+    """Return the options of an aggregator with their defaults."""
+    found = inspect.signature(AGGREGATORS[name]).parameters
+    return {name: of.default for name, of in found.items() if of.kind is of.KEYWORD_ONLY}
 
 
 __all__ = [
@@ -104,5 +105,5 @@ __all__ = [
     "SumAggregator",
     "TrimmedMeanAggregator",
     "build_aggregator",
-    "options_of",
+    "default_options",
 ]

@@ -24,6 +24,7 @@ class AttentionAggregator(Aggregator):
     random `w`: heads that start alike, under a loss that treats them alike, stay alike.
     """
 
+    formula = "Σ a x, a = softmax(w·(tanh(V x) * sigm(U x)))"
     has_weights = True
 
     def __init__(

@@ -21,6 +21,8 @@ class ConcatAggregator(Aggregator):
     `parts` are their names. It ignores copies, and is equivariant, where all parts are.
     """
 
+    formula = "[f1; ...; fk]"
+
     def __init__(self, dim: int, *, parts: Sequence[str] = ("centroid", "max")) -> None:
         from setrep.aggregators import build_aggregator  # not above: the registry names this class
 

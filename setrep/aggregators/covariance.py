@@ -32,6 +32,8 @@ class CovarianceAggregator(Aggregator):
     It starts near the centroid: $P$ is a tenth of a matrix with orthonormal rows.
     """
 
+    formula = "[mean; root of the covariance of P x]"
+
     def __init__(self, dim: int, *, rank: int = 16) -> None:
         check_count("rank", rank)
         super().__init__(dim, dim + rank * (rank + 1) // 2)

@@ -23,6 +23,8 @@ class DeepSetsAggregator(Aggregator):
     the centroid where `dim_out` is `dim`, and as a linear map of it elsewhere.
     """
 
+    formula = "A mean(x) + rho(mean of phi(x))"
+
     def __init__(self, dim: int, *, hidden_dim: int = 256, dim_out: int | None = None) -> None:
         check_count("hidden_dim", hidden_dim)
         if dim_out is not None:

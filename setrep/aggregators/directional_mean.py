@@ -26,6 +26,7 @@ class DirectionalMeanAggregator(Aggregator):
     changes nothing.
     """
 
+    formula = "u / |u|, u = mean of x / |x|"
     equivariances = ("rotation",)
 
     def aggregate(self, batch: CollectionBatch) -> Float[Tensor, "collection dim"]:

@@ -29,6 +29,8 @@ class GemAggregator(Aggregator):
     scale them scales it only where they are above the floor. There are no second derivatives.
     """
 
+    formula = "(mean of x^p)^(1/p)"
+
     def __init__(self, dim: int, *, power: float = 3.0) -> None:
         super().__init__(dim)
         if not 0 < power < math.inf:

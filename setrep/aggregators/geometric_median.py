@@ -33,6 +33,7 @@ class GeometricMedianAggregator(Aggregator):
     hold little memory. There are no second derivatives.
     """
 
+    formula = "argmin over z of Σ |z - x|"
     is_convex = True
     has_weights = True
     equivariances = ("translation", "rotation", "scaling")

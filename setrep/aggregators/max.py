@@ -18,6 +18,7 @@ class MaxAggregator(Aggregator):
     Items that share the largest share its gradient equally. It is not in the hull of the items.
     """
 
+    formula = "max of each coordinate"
     equivariances = ("translation", "scaling")
 
     def aggregate(self, batch: CollectionBatch) -> Float[Tensor, "collection dim"]:

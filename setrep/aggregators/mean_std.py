@@ -23,6 +23,7 @@ class MeanStdAggregator(Aggregator):
     derivatives.
     """
 
+    formula = "[mean; standard deviation]"
     equivariances = ("scaling",)
 
     def __init__(self, dim: int) -> None:

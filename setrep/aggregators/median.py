@@ -18,6 +18,7 @@ class MedianAggregator(Aggregator):
     It is not in general in the hull of the items: the median of $e_1, e_2, e_3$ is the zero vector.
     """
 
+    formula = "median of each coordinate"
     equivariances = ("translation", "scaling")
 
     def aggregate(self, batch: CollectionBatch) -> Float[Tensor, "collection dim"]:

@@ -21,6 +21,7 @@ class NANAggregator(Aggregator):
     are zero.
     """
 
+    formula = "Σ a x, a = softmax(q·x), q from a first such mean"
     is_convex = True
     has_weights = True
 

@@ -28,6 +28,7 @@ class NetVLADAggregator(Aggregator):
     zero and $w_k$ are small.
     """
 
+    formula = "[normalised Σ a_k(x) (x - c_k), for each k]"
     has_weights = True
 
     def __init__(self, dim: int, *, num_clusters: int = 8, num_ghosts: int = 1) -> None:

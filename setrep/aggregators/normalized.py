@@ -18,6 +18,8 @@ class NormalizedAggregator(Aggregator):
     The zero vector stays. It leaves the convex hull of the items.
     """
 
+    formula = "f / |f|"
+
     def __init__(self, inner: Aggregator) -> None:
         super().__init__(inner.dim, inner.dim_out)
         self.inner = inner

@@ -28,6 +28,7 @@ class PMAAggregator(Aggregator):
     $Z$ added to it, it can start near the identity.
     """
 
+    formula = "attention of learned seeds to the items"
     has_weights = True
 
     def __init__(self, dim: int, *, num_seeds: int = 1, num_heads: int = 1) -> None:

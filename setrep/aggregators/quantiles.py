@@ -25,6 +25,7 @@ class QuantilesAggregator(Aggregator):
     is in general in the hull of the items.
     """
 
+    formula = "[q_p of each coordinate, for each p]"
     equivariances = ("translation", "scaling")
 
     def __init__(

@@ -72,6 +72,8 @@ class SetTransformerAggregator(Aggregator):
     layer-normalised items.
     """
 
+    formula = "pma of self-attention among the items"
+
     def __init__(
         self,
         dim: int,

@@ -29,6 +29,8 @@ class SlicedWassersteinAggregator(Aggregator):
     Slices start orthonormal as far as they can, and $r$ at zero.
     """
 
+    formula = "[quantiles of θ·x, for each slice θ]"
+
     def __init__(self, dim: int, *, num_slices: int = 64, num_quantiles: int = 8) -> None:
         check_count("num_slices", num_slices)
         check_count("num_quantiles", num_quantiles)

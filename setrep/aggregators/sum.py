@@ -16,6 +16,7 @@ class SumAggregator(Aggregator):
     $$ f(G) = \sum_{x \in G} x $$
     """
 
+    formula = "Σ x"
     ignores_copies = False
     equivariances = ("rotation", "scaling")
 

@@ -25,6 +25,7 @@ class TrimmedMeanAggregator(Aggregator):
     of $e_1, e_2, e_3$, trimmed by a third, the zero vector remains.
     """
 
+    formula = "mean of each coordinate without its ends"
     equivariances = ("translation", "scaling")
 
     def __init__(self, dim: int, *, trim: float = 0.1) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from setrep.cli.app import JSON, DataRoot
 
+DIM = 128  # of the items that aggregators are described for
 data_app = typer.Typer(
     help="Show which data sets there are and what they need.",
     rich_markup_mode=None,
@@ -28,10 +29,45 @@ class Kind(StrEnum):
 
 def list_names(kind: Annotated[Kind, typer.Argument()], as_json: JSON = False) -> None:
     """Show what can be named on the command line."""
+    if kind is Kind.aggregators:
+        return list_aggregators(as_json)
     from setrep.training.build import names
 
     found = names(kind.value)
     print(json.dumps(found) if as_json else "\n".join(found))
+
+
+def list_aggregators(as_json: bool) -> None:
+    """Show what each computes, whether the hull bounds hold for it, and what it has to learn."""
+    from setrep.aggregators import AGGREGATORS, default_options
+
+    rows = []
+    for name, kind in AGGREGATORS.items():
+        aggregator = kind(DIM)
+        rows.append(
+            {
+                "name": name,
+                "formula": kind.formula,
+                "is_convex": aggregator.is_convex,
+                "has_weights": aggregator.has_weights,
+                "num_parameters": sum(p.numel() for p in aggregator.parameters()),
+                "dim_out": aggregator.dim_out,
+                "options": default_options(name),
+            }
+        )
+    if as_json:
+        print(json.dumps(rows))
+        return
+    print(f"{'name':<18}  {'convex':<6}  {'weights':>9}  {'dim':>5}  formula")
+    for row in rows:
+        options = ", ".join(f"{option}={value}" for option, value in row["options"].items())
+        print(
+            f"{row['name']:<18}  {'yes' if row['is_convex'] else 'no':<6}  "
+            f"{row['num_parameters']:>9,}  {row['dim_out']:>5}  {row['formula']}"
+        )
+        if options:
+            print(f"    {options}")
+    print(f"Weights to learn, and dimensions of a collection's embedding, where items have {DIM}.")
 
 
 @data_app.command("list")
