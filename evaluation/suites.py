@@ -122,6 +122,34 @@ SUITES: dict[str, tuple[Variant, ...]] = {
     ),
 }
 
+# Collections of ten items without their labels, of which two disjoint halves are views.
+OF_PARTS: dict[str, Any] = {
+    "data": {"collection_level": "partition", "partition_size": 10},
+    "training": {"level": "collections"},
+    "episode": {
+        "classes_per_episode": 26,
+        "collections_per_class": 2,
+        "items_per_collection": 5,
+    },
+}
+SUITES["subcollections"] = (
+    variant("contrastive"),  # of augmented items, to see what collections add
+    *(
+        Variant(
+            f"parts-{name}",
+            merge(OF_PARTS, {"loss": LOSSES[loss] | options}),
+            "contrastive" if name == "contrastive" else "parts-contrastive",
+        )
+        for name, loss, options in (
+            ("contrastive", "contrastive", {}),
+            ("debiased_negatives", "debiased_negatives", {"tau_plus": "auto"}),
+            ("hard_negatives", "hard_negatives", {"tau_plus": "auto"}),
+            ("debiased_positives", "debiased_positives_mean", {"tau_plus": "auto"}),
+            ("no_false_negatives", "contrastive", {"drop_false_negatives": "exclude"}),
+        )
+    ),
+)
+
 OF_ALL: dict[str, Any] = {
     "training": {
         "method": "contrastive",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from setrep.aggregators import AGGREGATORS, Aggregator, build_aggregator, options_of
+from setrep.aggregators import AGGREGATORS, Aggregator, build_aggregator, default_options
 from setrep.collection import CollectionBatch
 
 DIM = 4
@@ -31,7 +31,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 
 
 def small_options(name: str) -> dict[str, Any]:
-    return {option: SMALL[option] for option in options_of(name) if option in SMALL}
+    return {option: SMALL[option] for option in default_options(name) if option in SMALL}
 
 
 CASES = [(name, small_options(name)) for name in sorted(AGGREGATORS)]

@@ -46,7 +46,7 @@ def test_what_a_shipped_config_names_exists(file):
     assert config.data.subset in DATASETS[config.data.dataset][0].subsets
     assert config.loss.name in known("losses")
     assert config.miner.name in known("miners")
-    assert config.aggregator in known("aggregators")
+    assert config.aggregator.name in known("aggregators")
     assert config.training.method in known("methods")
     assert config.encoder.name in known("encoders") or config.encoder.name.startswith("timm:")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from setrep.aggregators.aggregator import Aggregator
 from setrep.collection import CollectionBatch
 from setrep.errors import InputError
-from setrep.functional import row_pieces, segment_max
+from setrep.functional import row_pieces, segment_max, segment_sum
 
 # The floor of the authors' code: below it, roots have no gradient.
 GEM_FLOOR = 1e-6
@@ -47,7 +47,7 @@ class GemAggregator(Aggregator):
 
 
 class _PowerMean(torch.autograd.Function):
-    """The root of the mean power with its gradient, without a copy of the items."""
+    """The root of the mean power with its gradient, which needs no more than the items."""
 
     @staticmethod
     def forward(
@@ -55,11 +55,11 @@ class _PowerMean(torch.autograd.Function):
     ) -> Float[Tensor, "collection dim"]:
         # Powers of numbers up to 1 do not overflow, and one of them is 1, so their mean is not 0.
         largest = segment_max(values, batch).clamp_(min=GEM_FLOOR)
-        mean = torch.zeros_like(largest)
-        for items, index in row_pieces(values, batch.index):
-            ratio = items.clamp(min=GEM_FLOOR).div_(largest.index_select(0, index))
-            mean.index_add_(0, index, ratio.pow_(power))
-        mean /= batch.sizes.clamp(min=1).unsqueeze(1)
+        powers = torch.empty_like(values)
+        for out, items, places in row_pieces(powers, values, batch.index):
+            torch.clamp(items, min=GEM_FLOOR, out=out)
+            out.div_(largest.index_select(0, places)).pow_(power)
+        mean = segment_sum(powers, batch) / batch.sizes.clamp(min=1).unsqueeze(1)
         ctx.power = power
         ctx.save_for_backward(values, largest, mean, batch.sizes, batch.index)
         return largest * mean.pow(1 / power)

@@ -35,7 +35,7 @@ class MeanStdAggregator(Aggregator):
 
 
 class _MeanAndDeviation(torch.autograd.Function):
-    """The two with their gradient, without a copy of the items.
+    """The two with their gradient, which needs no more than the items.
 
     $$ \\partial \\mu / \\partial x = 1 / n, \\quad
        \\partial \\sigma / \\partial x = (x - \\mu) / (n \\sigma) $$
@@ -47,10 +47,10 @@ class _MeanAndDeviation(torch.autograd.Function):
     ) -> tuple[Float[Tensor, "collection dim"], Float[Tensor, "collection dim"]]:
         size = batch.sizes.clamp(min=1).unsqueeze(1)
         mean = segment_sum(values, batch) / size
-        square = torch.zeros_like(mean)
-        for items, index in row_pieces(values, batch.index):
-            square.index_add_(0, index, (items - mean.index_select(0, index)).square_())
-        deviation = (square / size).sqrt_()
+        square = torch.empty_like(values)
+        for out, items, places in row_pieces(square, values, batch.index):
+            torch.sub(items, mean.index_select(0, places), out=out).square_()
+        deviation = (segment_sum(square, batch) / size).sqrt_()
         ctx.save_for_backward(values, mean, deviation, size, batch.index)
         return mean, deviation
 

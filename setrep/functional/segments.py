@@ -17,9 +17,9 @@ Interpolation = Literal["averaged", "linear"]
 
 # Numbers that are padded and sorted at a time, so that the copies stay small beside the items.
 _SORTED_AT_A_TIME = 2**22
-# Numbers whose copies a processor's cache holds. Fewer would be as fast, but cost more threads'
-# meetings, which are slow where other programs run.
-_CACHED_AT_A_TIME = 2**20
+# Numbers whose copies a processor's cache holds, and no more than torch gives to one thread: to
+# wait for a second one at every step is slow where other programs run.
+_CACHED_AT_A_TIME = 2**15
 
 
 def segment_sum(
