@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +48,7 @@ def main() -> None:
         dataset = load_split(config.data, "train")
         embeddings = normalize(embed_dataset(dataset, encoder.encode)).double()
 
-        def augmented(chosen: Int64[Tensor, " n"], seed: int) -> Float[Tensor, "n dim"]:
-            return augment(dataset, config, chosen, seed, encoder.encode)  # noqa: B023
-
+        augmented = partial(augment, dataset, config, encoder.encode)
         row = measure(embeddings, torch.from_numpy(dataset.labels), augmented)
         row |= {"source_note": dataset.source_note, "encoder": config.encoder.name}
         row |= {"loss": config.loss.name, "num_steps": config.training.max_steps}
@@ -61,9 +60,9 @@ def main() -> None:
 def augment(
     dataset: ItemDataset,
     config: Config,
+    encode: Callable[[Tensor], Tensor],
     chosen: Int64[Tensor, " n"],
     seed: int,
-    encode: Callable[[Tensor], Tensor],
 ) -> Float[Tensor, "n dim"]:
     """Embed items as training augments them."""
     items = Augmentation(config.augmentation)(
