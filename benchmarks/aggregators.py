@@ -30,7 +30,7 @@ from setrep.collection import CollectionBatch
 
 # Its median takes the lower of two in the middle, its quantiles interpolate, its power mean clamps
 # twice, its deviation has a floor.
-SAME = ("centroid", "sum", "max", "attention")
+SAME = ("centroid", "sum", "max", "attention", "deep_sets")
 SLOW = 2000  # collections of the self-attention, which holds all pairs of a collection
 
 
@@ -127,12 +127,28 @@ def peer_of(name: str, ours: Aggregator) -> nn.Module | None:
         "mean_std": lambda: aggr.MultiAggregation(["mean", "std"]),
         "concat": lambda: aggr.MultiAggregation(["mean", "max"]),
         "attention": lambda: aggr.AttentionalAggregation(Gate(ours)),
-        "deep_sets": lambda: aggr.DeepSetsAggregation(ours.phi, ours.rho),
+        "deep_sets": lambda: WithLinear(
+            aggr.DeepSetsAggregation(ours.phi, ours.rho), aggr.MeanAggregation(), ours.linear
+        ),
         "set_transformer": lambda: aggr.SetTransformerAggregation(
             dim, num_seed_points=1, num_encoder_blocks=1, heads=4, layer_norm=True
         ),
     }
     return peers[name]() if name in peers else None
+
+
+class WithLinear(nn.Module):
+    """Deep Sets with the linear term in the mean that ours has."""
+
+    def __init__(self, deep_sets: nn.Module, mean: nn.Module, linear: nn.Module) -> None:
+        super().__init__()
+        self.deep_sets, self.mean, self.linear = deep_sets, mean, linear
+
+    def forward(self, values: Tensor, index: Tensor, *, dim_size: int) -> Tensor:
+        """Add both."""
+        mean = self.mean(values, index, dim_size=dim_size)
+        out: Tensor = self.linear(mean) + self.deep_sets(values, index, dim_size=dim_size)
+        return out
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from setrep.config import merge, resolve
 from setrep.data.dataset import ItemDataset
 from setrep.data.registry import load_dataset
 from setrep.files import write_atomically
+from setrep.protocols.few_shot import evaluate_few_shot
 from setrep.reports import runs
 from setrep.set_encoder import SetEncoder
 
@@ -93,6 +95,9 @@ def run_cell(
             of = setting._asdict() | {"split": split}
             found["rows"] += [of | row for row in rows]
             classes[split].append(by_class)
+    if cell.source == "omniglot_characters":
+        dataset = load_vectors(vectors, "test")
+        found["few_shot"] = few_shot(dataset, encoder.aggregator, cell.seed)
     kept = {
         "suite": SUITE,
         "budget": cell.budget,
@@ -118,6 +123,16 @@ def held_out(cell: Cell, vectors: Path, split: str, place: Path) -> tuple[Tensor
     table = torch.from_numpy(np.concatenate(parts)).float()
     sizes = SOURCES[cell.source].sizes
     return table, prepare(dataset, sizes, cell.num_queries, cell.seed)
+
+
+def few_shot(dataset: ItemDataset, aggregator: Aggregator, seed: int) -> list[dict[str, Any]]:
+    """Measure few-shot accuracy on test classes, with the centroid that of prototypes."""
+    items, labels = torch.from_numpy(dataset.items), torch.from_numpy(dataset.labels)
+    return [
+        asdict(evaluate_few_shot(items, labels, aggregator, ways=ways, shots=shots, seed=seed))
+        for ways in (5, 20)
+        for shots in (1, 5)
+    ]
 
 
 def load_vectors(path: Path, split: str) -> ItemDataset:
