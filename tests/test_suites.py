@@ -168,10 +168,13 @@ def test_settings_of_a_seed_start_from_the_same_weights_and_see_the_same_views(
     assert len(firsts) >= 5
     weights, batch, _ = firsts[0]
     for other, seen, rate in firsts[1:]:
-        assert all(torch.equal(weights[name], value) for name, value in other.items())
+        learned = [name for name in other if not name.startswith("prior.")]
+        assert all(torch.equal(weights[name], other[name]) for name in learned)
+        assert len(learned) > 4
         assert torch.equal(batch.index, seen.index)
         assert torch.equal(batch.views[0], seen.views[0])
-        is_same = (batch.views[-1] == seen.views[-1]).all(dim=1)
+        second = min(1, len(batch.views) - 1)
+        is_same = (batch.views[second] == seen.views[second]).all(dim=1)
         assert is_same.all() if rate == 0 else 0.5 < is_same.double().mean() < 0.9
 
 
