@@ -30,7 +30,8 @@ class Aggregator(nn.Module, ABC):
         has_weights: `return_weights=True` tells how much each item counted.
         ignores_copies: a collection with every item doubled has the same embedding.
         equivariances: maps of the items that map the embedding alike: translation by one vector,
-            rotation (any orthogonal map), scaling by a positive number.
+            rotation (any orthogonal map), scaling by a positive number; of joined embeddings, each
+            block of `dim`.
     """
 
     formula: ClassVar[str]
