@@ -21,6 +21,7 @@ from typing import Any
 from evaluation import cells, suite_tables, suites
 from evaluation.aggregation import cell as aggregation_cell
 from evaluation.aggregation import plan, tables
+from evaluation.aggregation.plots import write_plots
 from setrep.errors import InputError
 
 
@@ -91,6 +92,8 @@ def main(arguments: list[str] | None = None) -> int:
         failed = run_suite(suite, everyone, asked)
     table = suite.write_table(asked.budget, everyone, asked.results_dir)
     print(table)
+    if asked.suite == plan.SUITE and asked.budget != "smoke":
+        write_plots(asked.budget, everyone, asked.results_dir)
     return 1 if failed else 0
 
 

@@ -27,14 +27,19 @@ def result_path(cell: Cell, results: Path = RESULTS) -> Path:
 
 def identity(cell: Cell) -> dict[str, Any]:
     """Return all that a result depends on: settings without paths, seeds, how vectors are made."""
-    config = resolve(cell.settings).model_dump(mode="json")
-    config["data"]["data_root"] = config["output_dir"] = None
     made = Path(mixture.__file__).read_text() if cell.source in VECTORS else None
     return {
-        "config": config,
+        "config": without_paths(cell.settings),
         "seeds": list(cell.seeds),
         "vectors_sha256": None if made is None else hashlib.sha256(made.encode()).hexdigest(),
     }
+
+
+def without_paths(settings: dict[str, Any]) -> dict[str, Any]:
+    """Resolve settings into all that a run depends on, and leave out where it reads and writes."""
+    config = resolve(settings).model_dump(mode="json")
+    config["data"]["data_root"] = config["output_dir"] = None
+    return config
 
 
 def config_hash(cell: Cell) -> str:
@@ -50,7 +55,7 @@ def is_done(cell: Cell, results: Path = RESULTS) -> bool:
     """
     try:
         kept = json.loads(result_path(cell, results).read_text())["identity"]
-        kept["config"] = resolve(kept["config"]).model_dump(mode="json")
+        kept["config"] = without_paths(kept["config"])
         return bool(kept == identity(cell))
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -116,3 +116,5 @@ def test_sizes_vary_from_the_smallest_to_the_largest_and_cut_the_same_draw():
     assert not torch.equal(ragged.offsets(0, 0), ragged.offsets(0, 1))
     with pytest.raises(InputError, match="at most items_per_collection"):
         sampler(min_items_per_collection=6)
+    with pytest.raises(InputError, match="at least 1, not 0"):
+        sampler(min_items_per_collection=0)

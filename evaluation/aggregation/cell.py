@@ -25,7 +25,7 @@ from evaluation.aggregation.plan import (
     learned_settings,
     settings_of,
 )
-from evaluation.cells import RESULTS, environment
+from evaluation.cells import RESULTS, environment, without_paths
 from setrep.aggregators import Aggregator, build_aggregator
 from setrep.config import merge, resolve
 from setrep.data.dataset import ItemDataset
@@ -47,18 +47,18 @@ def identity(cell: Cell) -> dict[str, Any]:
     for setting in settings_of(cell):
         if setting.contamination is not None:
             configs.append(learned_settings(cell, *setting))
-    made = [resolve(config).model_dump(mode="json") for config in configs]
-    for config in made:
-        config["data"]["data_root"] = config["output_dir"] = None
-    source = SOURCES[cell.source]
-    return {"configs": made, "sizes": list(source.sizes), "num_queries": cell.num_queries}
+    return {
+        "configs": [without_paths(config) for config in configs],
+        "sizes": list(SOURCES[cell.source].sizes),
+        "num_queries": cell.num_queries,
+    }
 
 
 def is_done(cell: Cell, results: Path = RESULTS) -> bool:
     """Say whether the cell's result is there and was made with these settings."""
     try:
         kept = json.loads(result_path(cell, results).read_text())["identity"]
-        kept["configs"] = [resolve(config).model_dump(mode="json") for config in kept["configs"]]
+        kept["configs"] = [without_paths(config) for config in kept["configs"]]
         return bool(kept == identity(cell))
     except (OSError, ValueError, KeyError, TypeError):
         return False

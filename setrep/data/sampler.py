@@ -63,7 +63,8 @@ class EpisodeSampler:
         on_small_class: Literal["refuse", "drop"] = "refuse",
         label_names: Sequence[str] | None = None,
     ) -> None:
-        smallest = min_items_per_collection or items_per_collection
+        smallest = min_items_per_collection
+        smallest = items_per_collection if smallest is None else smallest
         counts = {
             "classes_per_episode": classes_per_episode,
             "collections_per_class": collections_per_class,
