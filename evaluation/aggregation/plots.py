@@ -28,6 +28,7 @@ def write_plots(budget: str, cells: Sequence[Cell], results: Path) -> list[Path]
         figure, axes = plt.subplots(1, len(SHOWN), figsize=(4 * len(SHOWN), 5.5), sharey=True)
         for axis, condition in zip(axes, SHOWN, strict=True):
             draw(axis, found, condition)
+        axes[0].set_ylim(*np.clip(axes[0].get_ylim(), -25, 25))  # shared: after all are drawn
         axes[0].set_ylabel("recall@1 less the centroid's, points")
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="lower center", ncols=6, fontsize=8, frameon=False)
@@ -61,5 +62,5 @@ def draw(axis: object, found: dict[Key, Measured], condition: tuple[str, float])
     axis.set_title(f"{name} {rate:g}" if rate else name)  # type: ignore[attr-defined]
     axis.set_xscale("log")  # type: ignore[attr-defined]
     axis.set_xticks(sizes, [str(size) for size in sizes])  # type: ignore[attr-defined]
-    axis.set_ylim(*np.clip(axis.get_ylim(), -25, 25))  # type: ignore[attr-defined]
+    axis.minorticks_off()  # type: ignore[attr-defined]
     axis.set_xlabel("items of a collection")  # type: ignore[attr-defined]
