@@ -22,6 +22,7 @@ FREE: dict[str, dict[str, Any]] = {
         "quantiles",
         "gem",
         "mean_std",
+        "concat",
     )
 }
 LEARNED: dict[str, dict[str, Any]] = {
