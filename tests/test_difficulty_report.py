@@ -85,7 +85,7 @@ def test_the_page_stands_alone_and_shows_what_the_json_says(page):
     num_shown = sum(1 + len(a["easiest"]) + len(a["hardest"]) for a in report["anchors"])
     assert html.count("<figure") == num_shown == html.count('src="data:image/png')
     hidden = [n for a in report["anchors"] for n in (*a["easiest"], *a["hardest"])]
-    assert html.count('class="same"') == sum(n["is_of_the_same_class"] for n in hidden) > 0
+    assert html.count('class="marked"') == sum(n["is_of_the_same_class"] for n in hidden) > 0
     assert html.count("<svg") == 2
     assert html.count("<circle") == 2 * 48
 

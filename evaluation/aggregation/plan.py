@@ -55,6 +55,7 @@ class Source:
     sizes: tuple[int, ...]
     transfer_sizes: tuple[int, int] | None = None
     classes_per_episode: int = 16  # that an aggregator is trained on
+    steps_factor: int = 1  # steps of its encoder, in those of the plan
     # Of the classes held out: a share for validation where the test split holds trained classes.
     shares_held_out: bool = False
 
@@ -94,8 +95,12 @@ ENCODER_OF_ALL: dict[str, Any] = {
     "evaluation": {"sizes": [5], "num_bootstrap": 1, "baselines": False, "split": "validation"},
     "training": {"checkpoint_every": 200, "log_every": 50},
 }
+SUPCON = {"name": "supcon", "temperature": 0.1}
 OMNIGLOT: dict[str, Any] = {
     "data": {"dataset": "omniglot", "image_size": 32, "num_validation_groups": 5},
+    "encoder": {"normalize": True},
+    "loss": SUPCON,
+    "episode": {"classes_per_episode": 32, "collections_per_class": 2, "items_per_collection": 2},
 }
 SOURCES: dict[str, Source] = {
     "digits": Source(
@@ -119,8 +124,8 @@ SOURCES: dict[str, Source] = {
     "cifar100": Source(
         {
             "data": {"dataset": "cifar100", "image_size": 24, "num_validation_groups": 40},
-            "encoder": {"name": "convnet_small", "projection": "linear"},
-            "loss": {"name": "supcon", "temperature": 0.1},
+            "encoder": {"name": "convnet_small", "projection": "linear", "normalize": True},
+            "loss": SUPCON,
             "episode": {
                 "classes_per_episode": 32,
                 "collections_per_class": 2,
@@ -131,13 +136,14 @@ SOURCES: dict[str, Source] = {
         },
         sizes=(1, 2, 5, 10, 20),
         transfer_sizes=(5, 20),
+        steps_factor=3,
         shares_held_out=True,
     ),
 }
 # sources, seeds, steps of an encoder, steps of an aggregator, queries of each measurement
 PLANS: dict[str, tuple[tuple[str, ...], range, int, int, int]] = {
     "smoke": (("digits",), range(1), 30, 10, 50),
-    "cpu": (("omniglot_characters", "omniglot_alphabets", "cifar100"), range(3), 1500, 300, 500),
+    "cpu": (("omniglot_characters", "omniglot_alphabets", "cifar100"), range(3), 600, 300, 500),
     "full": (("omniglot_characters", "omniglot_alphabets", "cifar100"), range(3), 6000, 2000, 2000),
 }
 
@@ -157,16 +163,18 @@ def cells(budget: str) -> list[Cell]:
 
 def encoder_settings(cell: Cell) -> dict[str, Any]:
     """Return the settings of the encoder that a cell measures."""
-    training = {"seed": cell.seed, "max_steps": cell.max_steps, "method": "supervised"}
-    settings = merge(merge(ENCODER_OF_ALL, SOURCES[cell.source].settings), {"training": training})
+    source = SOURCES[cell.source]
+    steps = cell.max_steps * source.steps_factor
+    training = {"seed": cell.seed, "max_steps": steps, "method": "supervised"}
+    settings = merge(merge(ENCODER_OF_ALL, source.settings), {"training": training})
     if cell.aggregator is None:
         return settings
     # As many items of an episode, in collections of up to as many as are measured.
     whole = {
-        "aggregator": {"name": cell.aggregator},
+        "aggregator": {"name": cell.aggregator, "normalize": True},  # as the loss sees it
         "training": {"level": "collections"},
         "episode": {
-            "classes_per_episode": min(8, SOURCES[cell.source].classes_per_episode),
+            "classes_per_episode": min(8, source.classes_per_episode),
             "collections_per_class": 2,
             "items_per_collection": 8,
             "min_items_per_collection": 1,

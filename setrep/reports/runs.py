@@ -28,6 +28,7 @@ from setrep.reports.difficulty import write_report
 from setrep.reports.evaluation import EvaluationData, as_json, evaluate_set_encoder
 from setrep.reports.monitor import KnnMonitor
 from setrep.reports.trained_on import TrainedOn
+from setrep.reports.weights import write_weights
 from setrep.set_encoder import SetEncoder
 from setrep.training.build import (
     Hardware,
@@ -137,8 +138,8 @@ def _train(config: Config, resume: bool, console: Console) -> TrainedRun:
     set_encoder = SetEncoder.from_pretrained(directory)
     path = directory / "evaluation.json"
     evaluation = write_evaluation(set_encoder, held_out, config, path)
-    if compare_with_biased(directory, set_encoder, held_out, config):
-        console.print(f"Both encoders, their negatives and maps: {directory / 'difficulty.html'}")
+    for what, page in write_pages(directory, set_encoder, held_out, config, evaluation).items():
+        console.print(f"{what}: {page}", soft_wrap=True)
     return TrainedRun(directory, result.step, result.reason, evaluation)
 
 
@@ -157,6 +158,26 @@ def write_evaluation(
     evaluation = evaluate_set_encoder(set_encoder, before, data, config)
     write_atomically(path, as_json(evaluation).encode())
     return evaluation
+
+
+def write_pages(
+    run: Path,
+    set_encoder: SetEncoder,
+    data: EvaluationData,
+    config: Config,
+    evaluation: Evaluation,
+) -> dict[str, Path]:
+    """Write the pages that the run has something to show on; return what each shows."""
+    pages = {}
+    if compare_with_biased(run, set_encoder, data, config):
+        pages["Both encoders, their negatives and maps"] = run / "difficulty.html"
+    sizes = [found.size for found in evaluation.collections if found.num_classes > 1]
+    aggregator = set_encoder.aggregator
+    # The centroid counts all items alike, and of one item there is nothing to say.
+    if aggregator.has_weights and config.aggregator.name != "centroid" and max(sizes, default=1) > 1:
+        write_weights(run, set_encoder, data.dataset, max(sizes), config.training.seed)
+        pages["Which items of collections count"] = run / "weights.html"
+    return pages
 
 
 def compare_with_biased(
@@ -209,7 +230,7 @@ def evaluate(
     path = Path(output) if output else Path(run) / "evaluation.json"
     evaluation = write_evaluation(set_encoder, data, config, path)
     if output is None:
-        compare_with_biased(Path(run), set_encoder, data, config)
+        write_pages(Path(run), set_encoder, data, config, evaluation)
     return evaluation
 
 
