@@ -172,9 +172,9 @@ def write_pages(
     if compare_with_biased(run, set_encoder, data, config):
         pages["Both encoders, their negatives and maps"] = run / "difficulty.html"
     sizes = [found.size for found in evaluation.collections if found.num_classes > 1]
-    aggregator = set_encoder.aggregator
     # The centroid counts all items alike, and of one item there is nothing to say.
-    if aggregator.has_weights and config.aggregator.name != "centroid" and max(sizes, default=1) > 1:
+    weighs = set_encoder.aggregator.has_weights and config.aggregator.name != "centroid"
+    if weighs and max(sizes, default=1) > 1:
         write_weights(run, set_encoder, data.dataset, max(sizes), config.training.seed)
         pages["Which items of collections count"] = run / "weights.html"
     return pages

@@ -73,9 +73,7 @@ def write_weights(
         ],
     }
     write_atomically(directory / "weights.json", (json.dumps(report, indent=1) + "\n").encode())
-    page = render(
-        "weights.html.jinja", report=report, picture=lambda item: picture(dataset, item)
-    )
+    page = render("weights.html.jinja", report=report, picture=lambda item: picture(dataset, item))
     write_atomically(directory / "weights.html", page.encode())
     return report
 
@@ -87,6 +85,7 @@ def weigh(
     positions, place = torch.unique(batch.values, return_inverse=True)
     embeddings = embed_dataset(dataset.subset(positions.numpy()), set_encoder.encode)
     with torch.inference_mode():
+        weights: Tensor
         _, weights = set_encoder.aggregator(
             batch.with_values(embeddings[place]), return_weights=True
         )
