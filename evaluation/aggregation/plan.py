@@ -104,7 +104,10 @@ OMNIGLOT: dict[str, Any] = {
 }
 SOURCES: dict[str, Source] = {
     "digits": Source(
-        {"data": {"dataset": "digits", "num_validation_groups": 2}},
+        {
+            "data": {"dataset": "digits", "num_validation_groups": 2},
+            "episode": {"classes_per_episode": 5},
+        },
         sizes=(1, 5),
         classes_per_episode=5,
     ),
@@ -169,16 +172,10 @@ def encoder_settings(cell: Cell) -> dict[str, Any]:
     settings = merge(merge(ENCODER_OF_ALL, source.settings), {"training": training})
     if cell.aggregator is None:
         return settings
-    # As many items of an episode, in collections of up to as many as are measured.
     whole = {
         "aggregator": {"name": cell.aggregator, "normalize": True},  # as the loss sees it
-        "training": {"level": "collections"},
-        "episode": {
-            "classes_per_episode": min(8, source.classes_per_episode),
-            "collections_per_class": 2,
-            "items_per_collection": 8,
-            "min_items_per_collection": 1,
-        },
+        "training": {"level": "both"},
+        "episode": {"items_per_collection": 4, "min_items_per_collection": 1},
     }
     return merge(settings, whole)
 
