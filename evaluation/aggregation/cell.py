@@ -83,7 +83,7 @@ def run_cell(
     if encoder is None:
         return False
     vectors = write_embeddings(cell, encoder, place)
-    found: dict[str, Any] = {"rows": []}
+    found: list[dict[str, Any]] = []
     classes: dict[str, list[np.ndarray]] = {"validation": [], "test": []}
     measured = {split: held_out(cell, vectors, split, place) for split in ("validation", "test")}
     for setting in settings_of(cell):
@@ -93,25 +93,26 @@ def run_cell(
         for split, (table, tasks) in measured.items():
             rows, by_class = measure(trained, table, tasks)
             of = setting._asdict() | {"split": split}
-            found["rows"] += [of | row for row in rows]
+            found += [of | row for row in rows]
             classes[split].append(by_class)
-    if cell.source == "omniglot_characters":
-        dataset = load_vectors(vectors, "test")
-        found["few_shot"] = few_shot(dataset, encoder.aggregator, cell.seed)
-    kept = {
+    kept: dict[str, Any] = {
         "suite": SUITE,
         "budget": cell.budget,
         "cell": cell.name,
         "identity": identity(cell),
-        **found,
+        "columns": list(found[0]),
+        "rows": [list(row.values()) for row in found],
         "environment": environment(place / "encoder"),
         "seconds": round(time.monotonic() - began, 1),
     }
+    if cell.source == "omniglot_characters":
+        dataset = load_vectors(vectors, "test")
+        kept["few_shot"] = few_shot(dataset, encoder.aggregator, cell.seed)
     path = result_path(cell, results)
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {split: np.concatenate(of).astype(np.float16) for split, of in classes.items()}
     np.savez_compressed(path.with_suffix(".npz"), **arrays)
-    write_atomically(path, (json.dumps(kept, indent=0) + "\n").encode())
+    write_atomically(path, (json.dumps(kept) + "\n").encode())
     return True
 
 

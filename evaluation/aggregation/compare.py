@@ -50,7 +50,8 @@ def gather(
         if not is_done(cell, results):
             continue
         path = result_path(cell, results)
-        rows = json.loads(path.read_text())["rows"]
+        kept = json.loads(path.read_text())
+        rows = [dict(zip(kept["columns"], row, strict=True)) for row in kept["rows"]]
         arrays = dict(np.load(path.with_suffix(".npz")))
         kind = "frozen" if cell.aggregator is None else "end to end"
         for split, by_class in arrays.items():

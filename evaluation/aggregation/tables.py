@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from evaluation.aggregation.cell import is_done, result_path
 from evaluation.aggregation.compare import Difference, Measured, difference, gather, holm
 from evaluation.aggregation.plan import CENTROID, SHOWN, SUITE, Cell, Key, Setting, name_of
 from setrep.files import write_atomically
@@ -25,7 +27,7 @@ def write_table(budget: str, cells: Sequence[Cell], results: Path) -> str:
             lines += ["The cells with the centroid have not been run.", ""]
             continue
         lines += [*table(splits["test"]), "", *chosen(splits), "", *transfer(splits["test"]), ""]
-    text = "\n".join(lines) + "\n"
+    text = "\n".join([*lines, *few_shot(cells, results)]) + "\n"
     write_atomically(results / SUITE / budget / "table.md", text.encode())
     return text
 
@@ -115,6 +117,34 @@ def transfer(found: Found) -> list[str]:
             cells.append(f"{100 * found[key].recall[:, n].mean():.1f}")
             cells.append(shown(difference(found[key], base, [n])))
         lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def few_shot(cells: Sequence[Cell], results: Path) -> list[str]:
+    """Tabulate few-shot accuracy on test classes, of what was measured on such tasks."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for cell in cells:
+        if not is_done(cell, results):
+            continue
+        name = f"{cell.aggregator}, end to end" if cell.aggregator else "centroid"
+        for row in json.loads(result_path(cell, results).read_text()).get("few_shot", []):
+            task = f"{row['ways']}-way {row['shots']}-shot"
+            found.setdefault(name, {}).setdefault(task, []).append(row["accuracy"])
+    if not found:
+        return []
+    tasks = list(next(iter(found.values())))
+    lines = [
+        "## Few-shot tasks",
+        "",
+        "Accuracy in percent on test classes of omniglot_characters, 15 queries of a class, mean "
+        "over seeds of 600 tasks each; with the centroid that is a prototypical network.",
+        "",
+        f"| aggregator | {' | '.join(tasks)} |",
+        "|---" * (1 + len(tasks)) + "|",
+    ]
+    for name, accuracy in found.items():
+        cells_of = [spread(np.array(accuracy[task])) for task in tasks]
+        lines.append(f"| {name} | {' | '.join(cells_of)} |")
     return lines
 
 
