@@ -156,3 +156,12 @@ def test_other_runs_have_none(vectors, tmp_path, name, sizes):
     changes = {"aggregator": {"name": name}, "evaluation": {"sizes": sizes}}
     run = train(vectors, tmp_path / name, **changes)
     assert not list(run.glob("weights.*"))
+
+
+def test_a_collection_without_strangers_is_said_to_have_none(page):
+    report, _, directory = page
+    without = [of for of in report["collections"] if of["weight_of_strangers"] == 0]
+    assert (directory / "weights.html").read_text().count("No strangers.") == len(without)
+    assert "sigm(U x)" in report["formula"]
+    normalized = build_aggregator("attention", 4, normalize=True)
+    assert normalized.formula == f"f / |f|, f = {build_aggregator('attention', 4).formula}"

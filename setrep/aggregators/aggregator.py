@@ -34,7 +34,7 @@ class Aggregator(nn.Module, ABC):
             block of `dim`.
     """
 
-    formula: ClassVar[str]
+    formula: str
     is_convex: bool = False
     has_weights: bool = False
     ignores_copies: bool = True

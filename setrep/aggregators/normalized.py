@@ -23,6 +23,7 @@ class NormalizedAggregator(Aggregator):
     def __init__(self, inner: Aggregator) -> None:
         super().__init__(inner.dim, inner.dim_out)
         self.inner = inner
+        self.formula = f"f / |f|, f = {inner.formula}"
         self.has_weights = inner.has_weights
 
     def aggregate(self, batch: CollectionBatch) -> Float[Tensor, "collection dim_out"]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,7 +41,7 @@ def list_aggregators(as_json: bool) -> None:
     """Show what each computes, whether the hull bounds hold for it, and what it has to learn."""
     from setrep.aggregators import AGGREGATORS, default_options
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, kind in AGGREGATORS.items():
         aggregator = kind(DIM)
         rows.append(
