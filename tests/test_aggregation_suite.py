@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from evaluation.aggregation import plan
 from evaluation.aggregation.compare import Measured, difference, holm
 from evaluation.aggregation.measure import measure, prepare
 from evaluation.aggregation.plan import CONDITIONS
@@ -73,3 +74,44 @@ def test_copies_that_are_the_items_change_nothing_and_others_do():
     worse, _ = measure(centroid, torch.cat([items, noise, items]), tasks)
     by_condition = {(row["condition"], row["probability"]): row["recall_at_1"] for row in worse}
     assert by_condition["noise", 0.3] < by_condition["clean", 0.0]
+
+
+def test_a_picture_draws_what_each_aggregator_gains_on_the_centroid(monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is in the extra 'plots'")
+    from evaluation.aggregation import plots
+
+    tasks = tuple((size, *shown) for shown in plan.SHOWN for size in (2, 5))
+    generator = np.random.default_rng(0)
+    kinds = [
+        plan.CENTROID,
+        ("frozen", plan.Setting("max")),
+        ("frozen", plan.Setting("pma", 0.3)),
+        ("frozen", plan.Setting("pma", 0.0)),
+        ("frozen", plan.Setting("pma", 0.3, 5)),
+        ("end to end", plan.Setting("max")),
+    ]
+    found = {}
+    for kind in kinds:
+        recall = generator.random((3, len(tasks)))
+        found[kind] = Measured(tasks, recall, recall, recall[:, :, None], 500)
+    drawn = []
+
+    class Axis:
+        def plot(self, sizes, gaps, label, **_):
+            drawn.append((label, sizes, list(gaps)))
+
+        def __getattr__(self, _):
+            return lambda *_, **__: None
+
+    for _, names in plots.ROWS:
+        plots.draw(Axis(), found, names, plan.SHOWN[1])
+    gaps = [
+        100 * (found[kind].recall - found[plan.CENTROID].recall)[:, 2:4].mean(axis=0)
+        for kind in kinds[1:3]
+    ]
+    assert [(label, sizes) for label, sizes, _ in drawn] == [("max", [2, 5]), ("pma", [2, 5])]
+    assert np.allclose([of for *_, of in drawn], gaps)
+    monkeypatch.setattr(plots, "gather", lambda *_: {"here": {"test": found}, "not": {"test": {}}})
+    (tmp_path / plan.SUITE / "cpu").mkdir(parents=True)
+    (written,) = plots.write_plots("cpu", [], tmp_path)
+    assert written.read_bytes().startswith(b"\x89PNG")
