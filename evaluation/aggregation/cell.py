@@ -13,9 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.aggregation.embeddings import train_encoder, write_embeddings
+from evaluation.aggregation.embeddings import (
+    NOISE,
+    OCCLUDED,
+    train_encoder,
+    write_embeddings,
+)
 from evaluation.aggregation.measure import Task, measure, prepare
 from evaluation.aggregation.plan import (
+    CONDITIONS,
     FREE,
     SOURCES,
     SUITE,
@@ -42,13 +48,16 @@ def result_path(cell: Cell, results: Path = RESULTS) -> Path:
 
 
 def identity(cell: Cell) -> dict[str, Any]:
-    """Return all that a result depends on: every config without paths, sizes and counts."""
+    """Return all that a result depends on: configs without paths, conditions, sizes, counts."""
     configs = [encoder_settings(cell)]
     for setting in settings_of(cell):
         if setting.contamination is not None:
             configs.append(learned_settings(cell, *setting))
     return {
         "configs": [without_paths(config) for config in configs],
+        "conditions": [list(condition) for condition in CONDITIONS],
+        "noise": NOISE,
+        "occluded": OCCLUDED,
         "sizes": list(SOURCES[cell.source].sizes),
         "num_queries": cell.num_queries,
     }

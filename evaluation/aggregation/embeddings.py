@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from evaluation.aggregation.plan import SOURCES, Cell, encoder_settings
@@ -56,29 +59,33 @@ def write_embeddings(cell: Cell, encoder: SetEncoder, place: Path) -> Path:
         labels += [f"{split} {dataset.label_names[label]}" for label in dataset.labels]
         splits += [split] * len(dataset)
         if split != "train":
-            corrupted = {
-                name: embed_dataset(dataset, lambda items, c=change: encoder.encode(c(items)))
-                for name, change in (("noise", add_noise), ("occlusion", occlude))
-            }
-            np.savez(place / f"{split}.npz", **{k: v.numpy() for k, v in corrupted.items()})
+            np.savez(place / f"{split}.npz", **embed_corrupted(dataset, encoder))
     scratch = path.with_suffix(".part.npz")
     np.savez(scratch, values=np.concatenate(values), labels=np.array(labels), splits=splits)
     scratch.replace(path)
     return path
 
 
-def add_noise(items: Tensor) -> Tensor:
-    """Add noise to bytes of images, or to vectors; the same for the same items."""
-    generator = torch.Generator().manual_seed(len(items))
+def embed_corrupted(dataset: ItemDataset, encoder: SetEncoder) -> dict[str, NDArray[Any]]:
+    """Embed all items with noise, and all occluded, each item with draws of its own."""
+    found = {}
+    for name, change in (("noise", add_noise), ("occlusion", occlude)):
+        generator = torch.Generator().manual_seed(0)  # carried on from batch to batch
+        corrupt = partial(change, generator=generator)
+        found[name] = embed_dataset(dataset, lambda x, c=corrupt: encoder.encode(c(x))).numpy()
+    return found
+
+
+def add_noise(items: Tensor, generator: torch.Generator) -> Tensor:
+    """Add noise to bytes of images, or to vectors."""
     drawn = torch.randn(items.shape, generator=generator)
     if items.dtype != torch.uint8:
         return items + NOISE * items.std() * drawn
     return (items.float() + NOISE * 255 * drawn).clamp(0, 255).to(torch.uint8)
 
 
-def occlude(items: Tensor) -> Tensor:
+def occlude(items: Tensor, generator: torch.Generator) -> Tensor:
     """Paint a square of each image in its mean colour, somewhere; of vectors, as many entries."""
-    generator = torch.Generator().manual_seed(len(items))
     if items.ndim == 2:
         is_hidden = torch.rand(items.shape, generator=generator) < OCCLUDED**2
         return items.masked_fill(is_hidden, float(items.float().mean()))
