@@ -27,6 +27,9 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("quantiles", {"interpolation": "linear", "quantiles": (0.0, 0.3, 1.0)}),
     ("set_transformer", {"num_inducing": 2, "num_heads": 2, "num_seeds": 2}),
     ("trimmed_mean", {"trim": 0.4}),
+    ("concat", {"parts": ("centroid", "sum"), "normalize": True}),
+    ("geometric_median", {"normalize": True}),
+    ("pma", {"normalize": True}),
 ]
 
 

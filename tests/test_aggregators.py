@@ -197,3 +197,71 @@ def test_bfloat16_items_are_summed_in_float32():
 def test_an_unknown_aggregator_is_refused_with_the_nearest_name():
     with pytest.raises(InputError, match="Did you mean 'centroid'"):
         build_aggregator("centriod", DIM)
+
+
+@every_aggregator
+def test_second_derivatives_are_right_or_refused(name, options):
+    """A penalty on gradients must not lack a part, wherever the items come from."""
+    aggregator = build(name, options)
+    batch = batch_of(*draw([1, 3, 4], seed=4))
+    start = draw([1], seed=5)[0][0].requires_grad_()
+
+    def penalty(factors):
+        items = (batch.values * factors).tanh()
+        out = aggregator(batch.with_values(items)).sin().sum()
+        (grad,) = torch.autograd.grad(out, items, create_graph=True)
+        return grad.square().sum()
+
+    if name in ("gem", "mean_std", "covariance", "geometric_median"):
+        with pytest.raises(RuntimeError, match="no second derivatives"):
+            torch.autograd.grad(penalty(start), start)
+        return
+    try:
+        (found,) = torch.autograd.grad(penalty(start), start)
+    except RuntimeError:  # torch's own refusal
+        return
+    step = 1e-6
+    for t in range(DIM):
+        moved = [start.detach().clone().requires_grad_() for _ in range(2)]
+        with torch.no_grad():
+            moved[0][t] += step
+            moved[1][t] -= step
+        slope = (penalty(moved[0]) - penalty(moved[1])).item() / (2 * step)
+        assert found[t].item() == pytest.approx(slope, rel=1e-4, abs=1e-5)
+
+
+def test_items_that_agree_have_no_deviation_and_no_gradient_of_it():
+    aggregator = build_aggregator("mean_std", 1)
+    for n in (3, 7, 8, 100, 5000):
+        items = torch.full((n, 1), 0.1, requires_grad=True)
+        mean, deviation = aggregator(batch_of(items))[0]
+        assert (mean.item(), deviation.item()) == (items[0].item(), 0.0)
+        deviation.backward()
+        assert not items.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("quantiles", {"quantiles": 0.5}),
+        ("trimmed_mean", {"trim": "a"}),
+        ("gem", {"power": "3"}),
+        ("geometric_median", {"num_iterations": 2.5}),
+        ("concat", {"parts": [1]}),
+    ],
+)
+def test_options_of_another_type_are_refused(name, options):
+    with pytest.raises(InputError, match=f"{next(iter(options))}|'1'"):
+        build_aggregator(name, DIM, **options)
+    with pytest.raises(InputError, match="dim must be a whole number"):
+        build_aggregator(name, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("weights", "items"),
+    [(torch.float32, torch.float64), (torch.float16, torch.float16)],
+)
+def test_weights_of_another_type_than_the_items_are_refused(weights, items):
+    aggregator = build_aggregator("attention", DIM).to(weights)
+    with pytest.raises(InputError, match="convert one"):
+        aggregator(batch_of(torch.ones(3, DIM, dtype=items)))

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -16,13 +13,11 @@ from setrep.aggregators import CentroidAggregator, build_aggregator
 from setrep.data.batch import Batch
 from setrep.errors import InputError
 from setrep.losses import DebiasedNegativesLoss, NTXentLoss, SupConLoss, TripletMarginLoss
-from setrep.methods.collections import CollectionMethod, Objective
+from setrep.methods.collections import CollectionMethod, Objective, aggregate
 from setrep.methods.method import TrainingItems
 from setrep.methods.prior import LabelledPrior
 from setrep.methods.subcollections import SubcollectionMethod, labels_of_collections
 from setrep.miners import BatchHardMiner
-from setrep.reports import runs
-from setrep.set_encoder import SetEncoder
 from tests.loss_reference import loop_supcon, loop_triplet_losses, loop_triplets
 
 DIM = 4
@@ -206,121 +201,9 @@ def test_the_prior_of_collections_is_counted_from_one_label_for_each():
     assert method.loss.tau_plus == pytest.approx(3 / 10)
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    """Six labels of vectors, each in four natural collections of five."""
-    generator = np.random.default_rng(0)
-    labels = np.arange(120) // 20
-    values = generator.normal(size=(6, 6))[labels] + 0.3 * generator.normal(size=(120, 6))
-    path = tmp_path_factory.mktemp("data") / "six.npz"
-    np.savez(path, values=values.astype(np.float32), labels=labels, keys=np.arange(120) // 5)
-    return path
-
-
-def asked(path: Path, output: Path, **more) -> dict:
-    base = {
-        "data": {"dataset": "vectors", "data_root": str(path), "collection_level": "key"},
-        "episode": {
-            "classes_per_episode": 3,
-            "collections_per_class": 2,
-            "items_per_collection": 2,
-            "min_items_per_collection": 1,
-        },
-        "augmentation": {"noise": 0.1},
-        "encoder": {"name": "mlp", "projection_dim": 8},
-        "head": {"hidden_dim": 16, "dim": 8},
-        "aggregator": "attention",
-        "training": {"level": "collections", "max_steps": 6, "log_every": 1, "device": "cpu"},
-        "evaluation": {
-            "protocol": "held_out_classes",
-            "sizes": [2],
-            "num_bootstrap": 5,
-            "baselines": False,
-        },
-        "output_dir": str(output),
-    }
-    for section, values in more.items():
-        is_section = isinstance(values, dict) and section != "aggregator"
-        base[section] = base.get(section, {}) | values if is_section else values
-    return base
-
-
-def train(settings: dict, *, resume: bool = False):
-    return runs.train(runs.configure([settings], resume=resume), resume=resume)
-
-
-LEVELS = [
-    (level, loss)
-    for level in ("collections", "both")
-    for loss in (
-        "triplet",
-        "supcon",
-        "nt_xent",
-        "n_pair",
-        "debiased_negatives",
-        "hard_negatives",
-        "debiased_positives",
-        "debiased_both",
-    )
-]
-
-
-@pytest.mark.parametrize(("level", "loss"), LEVELS)
-def test_every_loss_trains_collections(level: str, loss: str, data: Path, tmp_path: Path):
-    training = {"level": level, "max_steps": 3, "log_every": 1, "device": "cpu"}
-    result = train(asked(data, tmp_path / "run", loss={"name": loss}, training=training))
-    assert result.evaluation.collections[0].num_queries > 0
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert all(np.isfinite(json.loads(line)["loss"]) for line in lines)
-    assert ("item_embedding_spread" in lines[0] or "item_" in lines[0]) == (level == "both")
-    model = SetEncoder.from_pretrained(tmp_path / "run")
-    assert model.aggregator_config.name == "attention"
-    trained = model.aggregator.state_dict()["score.weight"]
-    assert float(trained.abs().max()) > 0  # it starts at 0
-
-
-def test_a_continued_run_has_the_weights_of_an_unbroken_one(data: Path, tmp_path: Path):
-    more = {"loss": {"name": "debiased_negatives", "tau_plus": "auto"}}
-    train(asked(data, tmp_path / "whole", **more))
-    stopped = {"level": "collections", "max_steps": 6, "log_every": 1, "device": "cpu"}
-    late = asked(data, tmp_path / "cut", **more, training=stopped | {"max_minutes": 1e-6})
-    assert train(late).reason == "out_of_time"
-    again = asked(data, tmp_path / "cut", **more, training=stopped | {"max_minutes": None})
-    assert train(again, resume=True).reason == "finished"
-    whole, other = (
-        (tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut")
-    )
-    assert whole == other
-
-
-@pytest.mark.parametrize(
-    ("more", "message"),
-    [
-        ({"training": {"level": "items"}}, "attention has weights to learn"),
-        ({"miner": {"start_step": 3}}, "leave miner.start_step at 0"),
-        ({"miner": {"positives": "same_collection"}}, "miner.positives at any"),
-        ({"aggregator": {"name": "attention", "num_seeds": 2}}, "no option 'num_seeds'"),
-        ({"aggregator": "atention"}, "Did you mean 'attention'"),
-        ({"loss": {"name": "difficulty_weighted"}}, "compares items"),
-        (
-            {"loss": {"name": "nt_xent"}, "episode": {"collections_per_class": 1}},
-            "at least 2, not 1",
-        ),
-        (
-            {"loss": {"name": "n_pair"}, "episode": {"collections_per_class": 3}},
-            "two views, not episode.collections_per_class=3",
-        ),
-        ({"episode": {"min_items_per_collection": 3}}, "at most items_per_collection"),
-        (
-            {"loss": {"name": "nt_xent"}, "data": {"collection_level": "sampled"}},
-            "for example partition",
-        ),
-        ({"data": {"collection_level": "kye"}}, "partition"),
-    ],
-)
-def test_what_cannot_be_learned_is_refused_before_anything_is_written(
-    more: dict, message: str, data: Path, tmp_path: Path
-):
-    with pytest.raises(InputError, match=message):
-        train(asked(data, tmp_path / "run", **more))
-    assert not (tmp_path / "run").exists()
+def test_a_collection_has_the_label_of_its_first_item_and_not_of_strangers_after_it():
+    offsets = torch.tensor([0, 3, 4, 6])
+    labels = torch.tensor([7, 2, 2, 5, 2, 7])
+    batch = Batch([torch.ones(6, DIM)], labels, offsets, torch.arange(6))
+    _, found = aggregate(CentroidAggregator(DIM), batch.views[0], batch)
+    assert found.tolist() == [7, 5, 2]

@@ -86,3 +86,15 @@ def test_what_no_class_can_give_is_refused():
         evaluate_few_shot(
             EMBEDDINGS, LABELS, CentroidAggregator(5), ways=1, shots=2, num_queries=3, seed=0
         )
+    for embeddings, count in ((EMBEDDINGS[:-1], 1), (EMBEDDINGS * torch.nan, 1), (EMBEDDINGS, 0)):
+        with pytest.raises(InputError, match=r"one finite embedding|num_tasks is too small"):
+            evaluate_few_shot(
+                embeddings,
+                LABELS,
+                CentroidAggregator(5),
+                ways=2,
+                shots=1,
+                num_queries=2,
+                num_tasks=count,
+                seed=0,
+            )

@@ -13,8 +13,10 @@ import torch
 from setrep.aggregators import build_aggregator
 from setrep.config import AggregatorConfig, resolve
 from setrep.errors import InputError
+from setrep.metrics import bootstrap_over_classes
 from setrep.reports import runs
-from setrep.reports.weights import write_weights
+from setrep.reports.pages import picture
+from setrep.reports.weights import NUM_BOOTSTRAP, write_weights
 from tests.evaluations import SETTINGS, glyphs, set_encoder
 
 SIZE, NAME = 5, "<script>alert(1)</script>"
@@ -70,7 +72,10 @@ def test_shares_are_means_over_collections_with_strangers(page):
     assert 0 < share < 1
     assert report["share_of_strangers"] == pytest.approx(share)
     assert report["weight_of_strangers"] == pytest.approx(weight)
-    low, high = report["weight_of_strangers_interval"]
+    of_labels = torch.tensor([of["weight_of_strangers"] for of in report["collections"]]).double()
+    labels = torch.tensor([dataset.label_names.index(of["label"]) for of in report["collections"]])
+    low, high = bootstrap_over_classes(of_labels, labels, NUM_BOOTSTRAP, 3)
+    assert report["weight_of_strangers_interval"] == pytest.approx((low, high), abs=1e-6)
     assert low < weight < high
 
 
@@ -89,7 +94,9 @@ def test_the_page_stands_alone_and_shows_what_the_json_says(page):
     items = [item for of in report["collections"] for item in of["items"]]
     assert html.count("<figure") == len(items) == html.count('src="data:image/png')
     assert html.count('class="marked"') == sum(item["is_stranger"] for item in items) > 0
+    dataset = named_glyphs()
     for item in items:
+        assert picture(dataset, item["item"]) in html
         heads = ", ".join(f"{100 * head:.1f}" for head in item["of_heads"])
         assert f"{100 * item['weight']:.1f} % ({heads})" in html
     assert f"<b>{100 * report['weight_of_strangers']:.1f} %</b>" in html
@@ -110,6 +117,28 @@ def test_few_labels_have_no_interval_and_one_has_no_strangers(tmp_path):
     assert "interval" not in (tmp_path / "weights.html").read_text()
     with pytest.raises(InputError, match="one label"):
         write_weights(tmp_path, encoder, glyphs(1), SIZE, seed=0)
+
+
+def test_of_many_labels_some_are_drawn_and_few_are_shown(tmp_path):
+    report = write_weights(tmp_path, weighing("geometric_median"), glyphs(250), SIZE, seed=0)
+    assert report["num_collections"] == 200
+    assert len(report["collections"]) == 6
+    places = [int(of["label"].split()[1]) for of in report["collections"]]
+    assert places != sorted(places)
+    # Each of five items with probability 0.3, but never all of them.
+    assert report["share_of_strangers"] == pytest.approx(0.3, abs=0.03)
+
+
+def test_natural_collections_stay_whole(tmp_path):
+    dataset = glyphs()
+    keys = np.arange(48) // 4
+    dataset = dataclasses.replace(
+        dataset, keys=keys, key_names=tuple(map(str, range(12))), collection_level="key"
+    )
+    report = write_weights(tmp_path, weighing("geometric_median"), dataset, 4, seed=0)
+    for collection in report["collections"]:
+        own = {keys[n["item"]] for n in collection["items"] if not n["is_stranger"]}
+        assert len(own) == 1
 
 
 def train(data, output, **changes):

@@ -25,6 +25,7 @@ class Measured:
     """What one setting reaches on one split: each seed's recall of each task and class."""
 
     tasks: tuple[Task, ...]
+    seeds: tuple[int, ...]
     recall: NDArray[np.float64]  # [seed, task]
     map_at_r: NDArray[np.float64]  # [seed, task]
     by_class: NDArray[np.float64]  # [seed, task, class], nan where a class has no query
@@ -63,29 +64,33 @@ def gather(
             for setting, places in by_setting.items():
                 found = [of_split[place] for place in places]
                 key = (cell.source, split, kind, setting)
-                parts.setdefault(key, []).append((found, by_class[places].astype(np.float64)))
+                values = by_class[places].astype(np.float64)
+                parts.setdefault(key, []).append((cell.seed, found, values))
     gathered: dict[str, dict[str, dict[tuple[str, Setting], Measured]]] = {}
     for (source, split, kind, setting), seeds in parts.items():
-        tasks = tuple((row["size"], row["condition"], row["probability"]) for row in seeds[0][0])
+        tasks = tuple((row["size"], row["condition"], row["probability"]) for row in seeds[0][1])
         measured = Measured(
             tasks,
-            np.array([[row["recall_at_1"] for row in found] for found, _ in seeds]),
-            np.array([[row["map_at_r"] for row in found] for found, _ in seeds]),
-            np.stack([by_class for _, by_class in seeds]),
-            min(row["num_queries"] for found, _ in seeds for row in found),
+            tuple(seed for seed, *_ in seeds),
+            np.array([[row["recall_at_1"] for row in found] for _, found, _ in seeds]),
+            np.array([[row["map_at_r"] for row in found] for _, found, _ in seeds]),
+            np.stack([by_class for *_, by_class in seeds]),
+            min(row["num_queries"] for _, found, _ in seeds for row in found),
         )
         gathered.setdefault(source, {}).setdefault(split, {})[kind, setting] = measured
     return gathered
 
 
 def difference(one: Measured, other: Measured, tasks: Sequence[int]) -> Difference:
-    """Compare two settings on some tasks: averaged over seeds and tasks in each class.
+    """Compare two settings on some tasks: averaged over common seeds and tasks in each class.
 
     The 95 % interval is a bootstrap over classes. The p-value flips the signs of classes at random:
     were the settings alike, each class would be as likely to favour either.
     """
-    seeds = min(len(one.by_class), len(other.by_class))
-    gaps = (one.by_class[:seeds] - other.by_class[:seeds])[:, tasks]
+    mine, others = paired(one, other)
+    if not mine:
+        return Difference(*[float("nan")] * 4)
+    gaps = (one.by_class[mine] - other.by_class[others])[:, tasks]
     with np.errstate(all="ignore"):
         of_class = np.nanmean(gaps, axis=(0, 1))
     of_class = of_class[np.isfinite(of_class)]
@@ -97,6 +102,12 @@ def difference(one: Measured, other: Measured, tasks: Sequence[int]) -> Differen
     mean = float(of_class.mean())
     p_value = (1 + int((flipped >= abs(mean) - 1e-12).sum())) / (NUM_FLIPS + 1)
     return Difference(mean, low, high, p_value)
+
+
+def paired(one: Measured, other: Measured) -> tuple[list[int], list[int]]:
+    """Return the places of the seeds that both were measured with, in each."""
+    common = [seed for seed in one.seeds if seed in other.seeds]
+    return [one.seeds.index(seed) for seed in common], [other.seeds.index(s) for s in common]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

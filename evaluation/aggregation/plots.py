@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.aggregation.compare import Measured, gather
+from evaluation.aggregation.compare import Measured, gather, paired
 from evaluation.aggregation.plan import CENTROID, FREE, LEARNED, SHOWN, SUITE, Cell, Key, name_of
 
 # Of equal sizes the sum ranks as the centroid does, which is the line at 0.
@@ -68,8 +68,8 @@ def draw(
         is_shown = setting.aggregator in names and setting.trained_size is None
         if key[0] != "frozen" or not is_shown or setting.contamination == 0:
             continue
-        seeds = min(len(found[key].recall), len(base.recall))
-        gap = (found[key].recall[:seeds] - base.recall[:seeds])[:, places].mean(axis=0)
+        mine, of_base = paired(found[key], base)
+        gap = (found[key].recall[mine] - base.recall[of_base])[:, places].mean(axis=0)
         axis.plot(sizes, 100 * gap, marker=".", label=name_of(key))
     axis.set_xscale("log")
     axis.set_xticks(sizes, [str(size) for size in sizes])

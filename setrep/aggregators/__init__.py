@@ -71,7 +71,11 @@ def build_aggregator(name: str, dim: int, *, normalize: bool = False, **options:
             raise InputError(
                 f"The aggregator {name} has no option '{option}'.{nearest(option, known)} {has}"
             )
-    aggregator = AGGREGATORS[name](dim, **options)
+    try:
+        aggregator = AGGREGATORS[name](dim, **options)
+    except TypeError as error:
+        asked = ", ".join(f"{option}={value!r}" for option, value in options.items())
+        raise InputError(f"The aggregator {name} cannot take {asked}: {error}.") from error
     return NormalizedAggregator(aggregator) if normalize else aggregator
 
 

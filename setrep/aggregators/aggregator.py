@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from setrep.aggregators.checks import check_count
 from setrep.collection import CollectionBatch
 from setrep.errors import InputError
 from setrep.functional import at_least_float32, segment_sum
@@ -42,8 +43,7 @@ class Aggregator(nn.Module, ABC):
 
     def __init__(self, dim: int, dim_out: int | None = None) -> None:
         super().__init__()
-        if dim < 1:
-            raise InputError(f"An aggregator needs items of at least one dimension, not {dim}.")
+        check_count("dim", dim)
         self.dim = dim
         self.dim_out = dim if dim_out is None else dim_out
 
@@ -79,7 +79,14 @@ class Aggregator(nn.Module, ABC):
             )
         if return_weights and not self.has_weights:
             raise InputError(f"{type(self).__name__} gives its items no weights.")
-        batch = batch.with_values(at_least_float32(values))
+        values = at_least_float32(values)
+        weights = next(self.parameters(), values)
+        if weights.dtype != values.dtype:
+            raise InputError(
+                f"{type(self).__name__} has weights of {weights.dtype} for items that are taken as "
+                f"{values.dtype}: convert one, as by .to({values.dtype})."
+            )
+        batch = batch.with_values(values)
         out = self.aggregate(batch)
         if batch.allow_empty:
             out = out.masked_fill((batch.sizes == 0).unsqueeze(1), 0.0)

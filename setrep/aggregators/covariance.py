@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from setrep.aggregators.aggregator import Aggregator
 from setrep.aggregators.checks import check_count
 from setrep.collection import CollectionBatch
-from setrep.functional import segment_sum
+from setrep.functional import first_order, segment_sum
 
 SMALLEST_VARIANCE = 1e-8  # keeps the root's gradient finite where items do not vary
 
@@ -26,8 +25,9 @@ class CovarianceAggregator(Aggregator):
     $\Sigma$ has `rank` dimensions. Entries off the diagonal count once, times $\sqrt 2$, so the
     squared distance of two embeddings is $|\bar{x} - \bar{y}|^2 +
     |\Sigma_x^{1/2} - \Sigma_y^{1/2}|_F^2$, at least the squared 2-Wasserstein distance of Gaussians
-    of these moments. Eigenvalues are smoothed, $\sqrt{\lambda + \epsilon} - \sqrt\epsilon$, so a
-    collection of one item has the root zero.
+    of these moments with $\epsilon = 10^{-8}$ added to each variance. For eigenvalues are smoothed,
+    $\sqrt{\lambda + \epsilon} - \sqrt\epsilon$, so a collection of one item has the root zero.
+    There are no second derivatives.
 
     It starts near the centroid: $P$ is a tenth of a matrix with orthonormal rows.
     """
@@ -76,15 +76,14 @@ class _SmoothSquareRoot(torch.autograd.Function):
         is_finite = matrices.isfinite().all(dim=2, keepdim=True).all(dim=1, keepdim=True)
         values, vectors = torch.linalg.eigh(torch.where(is_finite, matrices, 0.0))
         roots = (values.clamp(min=0) + SMALLEST_VARIANCE).sqrt()
-        ctx.save_for_backward(roots, vectors)
+        ctx.save_for_backward(matrices, roots, vectors)
         out = (vectors * (roots - SMALLEST_VARIANCE**0.5).unsqueeze(1)) @ vectors.mT
         return torch.where(is_finite, out, torch.nan)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        roots, vectors = ctx.saved_tensors
+    @first_order
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor]:
+        _, roots, vectors = ctx.saved_tensors
         inner = vectors.mT @ ((grad + grad.mT) / 2) @ vectors
         solved = inner / (roots.unsqueeze(1) + roots.unsqueeze(2))
-        out: Tensor = vectors @ solved @ vectors.mT
-        return out
+        return (vectors @ solved @ vectors.mT,)

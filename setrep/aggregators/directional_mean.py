@@ -23,7 +23,7 @@ class DirectionalMeanAggregator(Aggregator):
     It maximises the mean cosine to the items. An item that is zero has no direction and adds
     nothing. Where the items cancel out ($\|\bar u\|$ is below ten rounding errors) the result is
     the zero vector, with gradient zero. The lengths of the items do not matter, so to scale them
-    changes nothing.
+    changes nothing (in float32 while they are longer than 1e-18).
     """
 
     formula = "u / |u|, u = mean of x / |x|"

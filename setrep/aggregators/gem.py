@@ -12,7 +12,7 @@ from torch import Tensor
 from setrep.aggregators.aggregator import Aggregator
 from setrep.collection import CollectionBatch
 from setrep.errors import InputError
-from setrep.functional import row_pieces, segment_max, segment_sum
+from setrep.functional import first_order, row_pieces, segment_max, segment_sum
 
 # The floor of the authors' code: below it, roots have no gradient.
 GEM_FLOOR = 1e-6
@@ -65,7 +65,7 @@ class _PowerMean(torch.autograd.Function):
         return largest * mean.pow(1 / power)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_order
     def backward(
         ctx: Any, of_out: Float[Tensor, "collection dim"]
     ) -> tuple[Float[Tensor, "item dim"], None, None]:

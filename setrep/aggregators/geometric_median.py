@@ -11,9 +11,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from setrep.aggregators.aggregator import Aggregator
+from setrep.aggregators.checks import check_count
 from setrep.collection import CollectionBatch
 from setrep.errors import InputError
-from setrep.functional import segment_sum
+from setrep.functional import first_order, segment_sum
 
 _AT_A_TIME = 2**20  # numbers whose steps are held at a time
 
@@ -27,7 +28,8 @@ class GeometricMedianAggregator(Aggregator):
 
     It starts at the centroid and makes `num_iterations` steps. `smoothing` is $\nu$, the guard
     where a step hits an item; it is relative to the root mean square distance $\sigma$ of the
-    items to their centroid, so the result scales with the items. The result is the weighted mean
+    items to their centroid, so the result scales with the items
+    (in float32 while they are between 1e-12 and 1e12). The result is the weighted mean
     under the weights of the last step, converged or not, and its gradient is that of the steps
     taken. The steps are computed again in the backward pass, some collections at a time, so they
     hold little memory. There are no second derivatives.
@@ -40,10 +42,10 @@ class GeometricMedianAggregator(Aggregator):
 
     def __init__(self, dim: int, *, num_iterations: int = 10, smoothing: float = 1e-3) -> None:
         super().__init__(dim)
-        if num_iterations < 1 or not 0 < smoothing <= 1:
+        check_count("num_iterations", num_iterations)
+        if not 0 < smoothing <= 1:
             raise InputError(
-                f"A geometric median takes num_iterations of at least 1 and smoothing from 0 "
-                f"(left out) to 1, not {num_iterations} and {smoothing}."
+                f"A geometric median takes smoothing from 0 (left out) to 1, not {smoothing}."
             )
         self.num_iterations = num_iterations
         self.smoothing = smoothing
@@ -90,7 +92,7 @@ class _Recomputed(torch.autograd.Function):
         return function(values, batch)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_order
     def backward(ctx: Any, of_out: Tensor) -> tuple[Tensor, None, None]:
         values = ctx.saved_tensors[0].detach().requires_grad_()
         with torch.enable_grad():

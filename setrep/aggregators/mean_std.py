@@ -10,7 +10,7 @@ from torch import Tensor
 
 from setrep.aggregators.aggregator import Aggregator
 from setrep.collection import CollectionBatch
-from setrep.functional import row_pieces, segment_sum
+from setrep.functional import first_order, row_pieces, segment_sum
 
 
 class MeanStdAggregator(Aggregator):
@@ -46,16 +46,22 @@ class _MeanAndDeviation(torch.autograd.Function):
         ctx: Any, values: Float[Tensor, "item dim"], batch: CollectionBatch
     ) -> tuple[Float[Tensor, "collection dim"], Float[Tensor, "collection dim"]]:
         size = batch.sizes.clamp(min=1).unsqueeze(1)
-        mean = segment_sum(values, batch) / size
-        square = torch.empty_like(values)
-        for out, items, places in row_pieces(square, values, batch.index):
-            torch.sub(items, mean.index_select(0, places), out=out).square_()
-        deviation = (segment_sum(square, batch) / size).sqrt_()
+        # From the first item, so that items that all agree have a deviation of exactly 0.
+        first = values.new_zeros(len(batch), values.shape[1])
+        is_some = batch.sizes > 0
+        first[is_some] = values[batch.offsets[:-1][is_some]]
+        away = torch.empty_like(values)
+        for out, items, places in row_pieces(away, values, batch.index):
+            torch.sub(items, first.index_select(0, places), out=out)
+        shift = segment_sum(away, batch) / size
+        for out, places in row_pieces(away, batch.index):
+            out.sub_(shift.index_select(0, places)).square_()
+        mean, deviation = first + shift, (segment_sum(away, batch) / size).sqrt_()
         ctx.save_for_backward(values, mean, deviation, size, batch.index)
         return mean, deviation
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @first_order
     def backward(
         ctx: Any, of_mean: Tensor, of_deviation: Tensor
     ) -> tuple[Float[Tensor, "item dim"], None]:

@@ -25,6 +25,8 @@ class NormalizedAggregator(Aggregator):
         self.inner = inner
         self.formula = f"f / |f|, f = {inner.formula}"
         self.has_weights = inner.has_weights
+        self.ignores_copies = inner.ignores_copies
+        self.equivariances = tuple(m for m in inner.equivariances if m == "rotation")
 
     def aggregate(self, batch: CollectionBatch) -> Float[Tensor, "collection dim_out"]:
         """Divide each embedding by its length."""

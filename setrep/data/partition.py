@@ -13,8 +13,9 @@ from setrep.errors import InputError
 def partition(dataset: ItemDataset, size: int, *, seed: int = 0) -> ItemDataset:
     """Part the items of each label at random into collections of `size`, which become its keys.
 
-    What is left over of a label is one smaller collection. It stands for data that comes in
-    collections whose labels are not known, several of one label among them.
+    What is left over of a label is shared out, so that its collections have `size` items or a few
+    more, and differ by one at most; a label of fewer items is one collection. It stands for data
+    that comes in collections whose labels are not known, several of one label among them.
 
     Raises:
         InputError: `size` is below 1.
@@ -26,7 +27,7 @@ def partition(dataset: ItemDataset, size: int, *, seed: int = 0) -> ItemDataset:
     names: list[str] = []
     for label in np.unique(dataset.labels):
         items = random.permutation(np.flatnonzero(dataset.labels == label))
-        keys[items] = len(names) + np.arange(len(items)) // size
-        count = -(-len(items) // size)
+        count = max(1, len(items) // size)
+        keys[items] = len(names) + np.arange(len(items)) * count // len(items)
         names += [f"{dataset.label_names[label]} {number}" for number in range(count)]
     return replace(dataset, collection_level="partition", keys=keys, key_names=tuple(names))

@@ -196,7 +196,7 @@ class EpisodeSampler:
             if on_small_class == "refuse":
                 raise InputError(
                     f"{found}. An episode needs {needed} of a class. "
-                    f"{advice}, or set on_small_class='drop'."
+                    f"{advice}, or set on_small_class='drop' (data.on_small_class=drop)."
                 )
             logger.warning("%s; dropped, for an episode needs %s of a class.", found, needed)
         elif not is_enough:

@@ -1,5 +1,6 @@
 """Pure functions of tensors, in float32 or better."""
 
+from setrep.functional.first_order import first_order
 from setrep.functional.pairs import (
     Positives,
     Triplets,
@@ -28,6 +29,7 @@ __all__ = [
     "all_triplets",
     "at_least_float32",
     "everyone",
+    "first_order",
     "negative_mask",
     "pairwise_distance",
     "positive_mask",

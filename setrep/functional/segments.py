@@ -29,6 +29,8 @@ def segment_sum(
 ) -> Float[Tensor, "collection dim"]:
     """Sum the items of each collection, each times its weight, in float32 or better.
 
+    One after the other: in float32 the relative error grows with the items, to about 1e-5 at 1,000
+    of one sign and 1e-3 at 100,000; float64 items leave none to speak of.
     An empty collection has the sum 0. On a GPU the order of additions varies from run to run,
     unless `torch.use_deterministic_algorithms` asks for a fixed one. The weighted sum has no
     second derivatives.

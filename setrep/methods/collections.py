@@ -50,8 +50,8 @@ class CollectionMethod(Method):
         super().__init__()
         if (items is None) != (weight == 1.0) or not 0 <= weight <= 1:
             raise InputError(
-                f"The loss on collections has weight 1 without one on items, and a weight from 0 "
-                f"to below 1 beside one; found {weight}."
+                f"weight must be 1 without a loss on items, and from 0 to below 1 beside one; "
+                f"found {weight}."
             )
         self.encoder = encoder
         self.aggregator = aggregator

@@ -37,14 +37,22 @@ def evaluate_few_shot(
     over tasks, as papers report it.
 
     Raises:
-        InputError: a count is below 1, or too few classes have enough items.
+        InputError: a count is below 1, too few classes have enough items, or embeddings and labels
+            do not go together.
     """
     for name, count in (("ways", ways - 1), ("shots", shots), ("num_queries", num_queries)):
         if count < 1:
             raise InputError(f"{name} is too small: found {count + (name == 'ways')}.")
+    if num_tasks < 1:
+        raise InputError(f"num_tasks is too small: found {num_tasks}.")
+    if len(labels) != len(embeddings) or not bool(embeddings.isfinite().all()):
+        raise InputError(
+            f"Few-shot tasks take one finite embedding for each label; found {len(embeddings)} "
+            f"embeddings and {len(labels)} labels, or a NaN or infinity."
+        )
     pools = pools_by_label(labels.cpu(), None, shots + num_queries)
     large = [pool for pool in pools.values() if pool.capacity]
-    if len(large) < ways or num_tasks < 1:
+    if len(large) < ways:
         raise InputError(
             f"A task takes {ways} classes of {shots + num_queries} items, but {len(large)} of "
             f"{len(pools)} have as many. Ask for fewer ways, shots or queries."

@@ -52,6 +52,12 @@ def names(kind: str) -> list[str]:
 
 def load_split(data: DataConfig, split: str) -> ItemDataset:
     """Read one split of the configured data set."""
+    usual = type(data).model_fields["partition_size"].default
+    if data.collection_level != "partition" and data.partition_size != usual:
+        raise InputError(
+            f"data.partition_size={data.partition_size} is for --collection-level partition, but "
+            f"collections are {data.collection_level}. Ask for it, or leave the size out."
+        )
     return load_dataset(
         data.dataset,
         split=split,
@@ -95,6 +101,7 @@ def build_sampler(config: Config, dataset: ItemDataset, draws: Draws = "episodes
     """Build the sampler of this rank; an epoch passes over about as many items as there are."""
     episode = config.episode
     if draws == "items":
+        refuse_of_episodes(config)
         return ItemSampler(
             len(dataset),
             batch_size=config.training.batch_size,
@@ -109,6 +116,14 @@ def build_sampler(config: Config, dataset: ItemDataset, draws: Draws = "episodes
                 f"Without labels, collections are learned from natural ones, but those of "
                 f"{dataset.name} are sampled. Choose another data.collection_level, for example "
                 f"partition."
+            )
+        needed = episode.collections_per_class * episode.items_per_collection
+        if dataset.collection_level == "partition" and config.data.partition_size < needed:
+            raise InputError(
+                f"Collections of data.partition_size={config.data.partition_size} items cannot be "
+                f"parted into episode.collections_per_class={episode.collections_per_class} parts "
+                f"of episode.items_per_collection={episode.items_per_collection}. Ask for "
+                f"{needed} or more, or for smaller parts."
             )
         labels, keys, names = keys, None, dataset.key_names
     return EpisodeSampler(
@@ -126,6 +141,18 @@ def build_sampler(config: Config, dataset: ItemDataset, draws: Draws = "episodes
         on_small_class=config.data.on_small_class,
         label_names=names,
     )
+
+
+def refuse_of_episodes(config: Config) -> None:
+    """Refuse settings of episodes where none are drawn."""
+    for option in ("min_items_per_collection", "contamination"):
+        asked = getattr(config.episode, option)
+        if asked != type(config.episode).model_fields[option].default:
+            raise InputError(
+                f"episode.{option}={asked} is for episodes, but --loss {config.loss.name} at "
+                f"--level {config.training.level} draws items one by one. Ask for --level "
+                f"collections or both, or leave it out."
+            )
 
 
 def check_views(method: Method, dataset: ItemDataset, config: Config) -> None:

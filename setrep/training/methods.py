@@ -137,15 +137,31 @@ def build_supervised(config: Config, item_format: ItemFormat) -> Method:
     level = config.training.level
     if level == "items":
         return SupervisedMethod(encoder, aggregator, *objective, start_step=config.miner.start_step)
-    if config.miner.start_step or config.miner.positives == "same_collection":
+    if config.miner.start_step or config.miner.positives != "any":
         raise InputError(
-            "A collection has no positive of its own collection: at --level collections and both, "
-            "leave miner.start_step at 0 and miner.positives at any."
+            "The positives of a collection are all others of its label: at --level collections and "
+            "both, leave miner.start_step at 0 and miner.positives at any."
+        )
+    if config.episode.collections_per_class < 2:
+        raise InputError(
+            f"At --level {level} a collection needs another of its label in the episode: "
+            f"episode.collections_per_class must be at least 2, not 1."
         )
     if level == "collections":
         return CollectionMethod(encoder, aggregator, objective)
-    weight = config.training.collections_weight
+    weight = collections_weight_of(config)
     return CollectionMethod(encoder, aggregator, objective, objective, weight=weight)
+
+
+def collections_weight_of(config: Config) -> float:
+    """Return the weight of the loss on collections beside one on items."""
+    weight = config.training.collections_weight
+    if not 0 < weight < 1:
+        raise InputError(
+            f"At --level both training.collections_weight must lie between 0 and 1, not at "
+            f"{weight:g}. For one loss alone ask for --level collections or items."
+        )
+    return weight
 
 
 def objective_of(config: Config) -> Objective:
@@ -181,7 +197,7 @@ def build_contrastive(config: Config, item_format: ItemFormat) -> Method:
         loss,
         num_parts=num_parts,
         item_head=head if is_mixed else None,
-        weight=config.training.collections_weight if is_mixed else 1.0,
+        weight=collections_weight_of(config) if is_mixed else 1.0,
         num_views=config.views.num_views,
         prior=prior,
     )
@@ -221,7 +237,14 @@ def build_difficulty(config: Config, item_format: ItemFormat) -> Method:
 
 
 def refuse_unread(config: Config) -> None:
-    """Refuse what is asked of a loss that does not have it."""
+    """Refuse what is asked of a loss, or of a level, that does not have it."""
+    training = config.training
+    usual_weight = type(training).model_fields["collections_weight"].default
+    if training.level != "both" and training.collections_weight != usual_weight:
+        raise InputError(
+            f"training.collections_weight={training.collections_weight:g} is read at --level both "
+            f"only, not at {training.level}; leave it at {usual_weight}."
+        )
     name, loss = config.loss.name, config.loss
     if name in PRIORLESS and loss.tau_plus == "auto":
         raise InputError(f"The loss {name} corrects for no prior: loss.tau_plus=auto asks for one.")
