@@ -225,7 +225,11 @@ def test_parts_may_be_any_aggregators_and_are_joined_in_their_order():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("geometric_median", {"num_iterations": 0}, "num_iterations of at least 1"),
+        (
+            "geometric_median",
+            {"num_iterations": 0},
+            "num_iterations must be a whole number of at least 1",
+        ),
         ("geometric_median", {"smoothing": 0.0}, "smoothing from 0"),
         ("trimmed_mean", {"trim": 0.5}, "not 0.5. The aggregator median"),
         ("trimmed_mean", {"trim": -0.1}, "not -0.1"),
