@@ -49,7 +49,7 @@ def write_plots(budget: str, cells: Sequence[Cell], results: Path) -> list[Path]
         figure.suptitle(f"{source}: classes not trained on, mean of seeds")
         figure.tight_layout()
         path = results / SUITE / budget / f"{source}.png"
-        figure.savefig(path, dpi=90)
+        figure.savefig(path, dpi=90, bbox_inches="tight")
         plt.close(figure)
         written.append(path)
     return written
