@@ -13,51 +13,10 @@ from hypothesis import strategies as st
 
 from setrep import bounds
 from setrep.errors import InputError
+from tests.bound_cases import column, draw_triple, margin_over_all_triplets, triples_of_points
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "bounds_vectors.json").read_text())
 UPPER_BOUNDS = (bounds.karimov, bounds.margin_plus_max, bounds.chamfer)
-SHAPES = ("random", "collinear", "offset", "equal", "far", "heavy")
-
-
-def column(*values: float) -> np.ndarray:
-    return np.array(values, dtype=float).reshape(-1, 1)
-
-
-def draw_triple(shape: str, dim: int, sizes: tuple[int, int, int], seed: int) -> list[np.ndarray]:
-    generator = np.random.default_rng(seed)
-    triple = [generator.normal(size=(size, dim)) for size in sizes]
-    if shape == "heavy":
-        triple = [generator.standard_cauchy((size, dim)) for size in sizes]
-    if shape == "collinear":
-        direction = generator.normal(size=dim)
-        triple = [generator.normal(size=(size, 1)) * direction for size in sizes]
-    if shape == "offset":
-        triple = [1e4 + x for x in triple]
-    if shape == "equal":
-        point = generator.normal(size=dim)
-        triple = [np.tile(point, (size, 1)) for size in sizes]
-    if shape == "far":
-        triple[2] = triple[2] + 100
-    return triple
-
-
-triples_of_points = st.builds(
-    draw_triple,
-    st.sampled_from(SHAPES),
-    st.integers(1, 12),
-    st.tuples(*[st.integers(1, 6)] * 3),
-    st.integers(0, 2**32 - 1),
-)
-
-
-def margin_over_all_triplets(a: np.ndarray, b: np.ndarray, w: np.ndarray) -> float:
-    largest = -math.inf
-    for anchor in a:
-        for positive in b:
-            for negative in w:
-                violation = math.dist(anchor, positive) - math.dist(anchor, negative)
-                largest = max(largest, violation)
-    return largest
 
 
 @pytest.mark.parametrize("row", VECTORS, ids=lambda row: row["case"])

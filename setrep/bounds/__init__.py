@@ -4,34 +4,90 @@
 from setrep import bounds
 
 triples = bounds.measure(a, b, w)  # embeddings of two collections of one label, one of another
-bounds.chamfer(triples).slack
+bounds.q12(triples).slack
 ```
 """
 
-from setrep.bounds.geometry import (
+from setrep.bounds.aggregators import (
+    coordinatewise,
+    deep_sets,
+    gem,
+    mean_std,
+    normalized,
+    normalized_lower,
+)
+from setrep.bounds.bound import (
     ABSOLUTE_TOLERANCE,
     RELATIVE_TOLERANCE,
-    Triples,
+    Bound,
+    LowerBound,
     UpperBound,
+)
+from setrep.bounds.convex import (
+    attention,
+    convex,
+    hull_upper,
+    softmax_variation,
+    total_variation,
+    weighted,
+)
+from setrep.bounds.lower import lb0, lb1, margin_hull, score_gap
+from setrep.bounds.margins import inter_class_margin, one_sided_margin, symmetric_margin
+from setrep.bounds.transport import TransportBound, transport_cost, w1
+from setrep.bounds.triples import Triples, measure
+from setrep.bounds.upper import (
+    batch_hard,
     chamfer,
-    inter_class_margin,
     karimov,
     margin_plus_max,
-    measure,
-    one_sided_margin,
-    symmetric_margin,
+    mean_distance,
+    mean_loss,
+    multi_negative,
+    q1,
+    q12,
+    symmetric,
+    symmetric_chamfer,
 )
 
 __all__ = [
     "ABSOLUTE_TOLERANCE",
     "RELATIVE_TOLERANCE",
+    "Bound",
+    "LowerBound",
+    "TransportBound",
     "Triples",
     "UpperBound",
+    "attention",
+    "batch_hard",
     "chamfer",
+    "convex",
+    "coordinatewise",
+    "deep_sets",
+    "gem",
+    "hull_upper",
     "inter_class_margin",
     "karimov",
+    "lb0",
+    "lb1",
+    "margin_hull",
     "margin_plus_max",
+    "mean_distance",
+    "mean_loss",
+    "mean_std",
     "measure",
+    "multi_negative",
+    "normalized",
+    "normalized_lower",
     "one_sided_margin",
+    "q1",
+    "q12",
+    "score_gap",
+    "softmax_variation",
+    "symmetric",
+    "symmetric_chamfer",
     "symmetric_margin",
+    "total_variation",
+    "transport_cost",
+    "w1",
+    "weighted",
 ]

@@ -1,0 +1,73 @@
+"""Points as the bounds take them: checked, in float64, with distances from direct differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from numpy.typing import NDArray
+from torch import Tensor
+
+from setrep.errors import InputError
+
+LARGEST = 1e300  # beyond it distances leave float64
+EPSILON = torch.finfo(torch.float64).eps
+
+Points = Tensor | NDArray[Any] | Sequence[Any]
+
+
+def to_numbers(x: Points, name: str) -> Float64[Tensor, "*shape"]:
+    """Check numbers of any shape and return them in float64, without their graph.
+
+    Raises:
+        InputError: they are no array of real numbers, or are not finite.
+    """
+    if not isinstance(x, Tensor):
+        try:
+            array = np.asarray(x)
+        except ValueError as error:
+            raise InputError(f"{name} must be an array of points: {error}") from error
+        if array.dtype.kind not in "fiub":
+            raise InputError(f"{name} must hold real numbers, not {array.dtype}.")
+        x = torch.from_numpy(np.array(array, dtype=np.float64))
+    if x.is_complex():
+        raise InputError(f"{name} must hold real numbers, not {x.dtype}.")
+    x = x.detach().double()
+    if not bool((x.abs() < LARGEST).all()):  # false for NaN, too
+        raise InputError(f"{name} holds NaN, infinity or a number beyond {LARGEST:.0e}.")
+    return x
+
+
+def to_points(x: Points, name: str) -> Float64[Tensor, "*triple n dim"]:
+    """Check points `[.., items, dimensions]` and return them in float64, without their graph.
+
+    Raises:
+        InputError: they are no array of numbers, hold no item, or are not finite.
+    """
+    points = to_numbers(x, name)
+    if points.ndim < 2 or points.numel() == 0:
+        raise InputError(
+            f"{name} must be of shape [.., items, dimensions] and hold at least one item; "
+            f"found shape {tuple(points.shape)}."
+        )
+    return points
+
+
+def distances(
+    x: Float64[Tensor, "*triple n dim"], y: Float64[Tensor, "*triple m dim"]
+) -> Float64[Tensor, "*triple n m"]:
+    """Return Euclidean distances from direct differences."""
+    return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def power_of_two(x: Float64[Tensor, "*triple"]) -> Float64[Tensor, "*triple"]:
+    """Return a power of two as large as each number; to divide by one rounds nothing."""
+    return torch.exp2(torch.frexp(x).exponent.double())
+
+
+def rounding(num_items: int, dim: int) -> float:
+    """Return how many parts of a sum of squares of distances may be lost in float64."""
+    return 10 * (num_items + dim) * EPSILON
