@@ -22,6 +22,9 @@ from evaluation import cells, suite_tables, suites
 from evaluation.aggregation import cell as aggregation_cell
 from evaluation.aggregation import plan, tables
 from evaluation.aggregation.plots import write_plots
+from evaluation.bounds import cell as bounds_cell
+from evaluation.bounds import plan as bounds_plan
+from evaluation.bounds import tables as bounds_tables
 from setrep.errors import InputError
 
 
@@ -46,7 +49,10 @@ SUITES = {
 } | {
     plan.SUITE: Suite(
         plan.cells, aggregation_cell.run_cell, aggregation_cell.is_done, tables.write_table
-    )
+    ),
+    bounds_plan.SUITE: Suite(
+        bounds_plan.cells, bounds_cell.run_cell, bounds_cell.is_done, bounds_tables.write_table
+    ),
 }
 
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from setrep.errors import InputError
     from setrep.losses.supcon import SupConLoss
     from setrep.losses.triplet import TripletMarginLoss
-    from setrep.reports.runs import configure, evaluate, train, verify_bounds
+    from setrep.reports.bounds import verify_bounds
+    from setrep.reports.runs import configure, evaluate, train
     from setrep.retrieval import CollectionIndex
     from setrep.set_encoder import SetEncoder
 
@@ -37,7 +38,7 @@ _HOME = {
     "evaluate": "setrep.reports.runs",
     "load_dataset": "setrep.data.registry",
     "train": "setrep.reports.runs",
-    "verify_bounds": "setrep.reports.runs",
+    "verify_bounds": "setrep.reports.bounds",
 }
 
 __all__ = [

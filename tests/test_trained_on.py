@@ -15,6 +15,7 @@ from setrep.data.dataset import ItemDataset
 from setrep.errors import InputError
 from setrep.item_format import ItemFormat
 from setrep.reports import runs
+from setrep.reports.bounds import verify_bounds
 from setrep.reports.trained_on import TrainedOn
 
 
@@ -85,7 +86,7 @@ def run(tmp_path_factory) -> Path:
 
 def test_a_run_is_evaluated_on_its_own_held_out_classes_only(run: Path):
     assert runs.evaluate(run).protocol == "held_out_classes"
-    for look in (runs.evaluate, runs.verify_bounds):
+    for look in (runs.evaluate, verify_bounds):
         with pytest.raises(InputError, match="labels that are trained on"):
             look(run, {"data": {"split_seed": 2}})
 

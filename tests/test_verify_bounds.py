@@ -7,19 +7,48 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from setrep import bounds
-from setrep.aggregators import CentroidAggregator
+from setrep.aggregators import AGGREGATORS, Aggregator, CentroidAggregator, build_aggregator
 from setrep.collection import CollectionBatch
 from setrep.data.collections import draw_disjoint_triples
 from setrep.data.dataset import ItemDataset, ItemFormat
 from setrep.errors import InputError
-from setrep.protocols import bound_rows
+from setrep.protocols import bound_statements
 from setrep.protocols.bounds import count_violations, verify_bounds
 
 DIM = 6
-NAMES = ("karimov", "margin_plus_max", "chamfer")
+NAMES = ("karimov", "margin_plus_max", "chamfer", "q1")  # a priori
+OF_CENTROIDS = (
+    *NAMES,
+    "q12",
+    "multi_negative",
+    "symmetric",
+    "symmetric_chamfer",
+    "mean_loss",
+    "batch_hard",
+    "mean_distance",
+    "w1",
+    "lb1",
+    "lb0",
+    "score_gap",
+)
+OF_CONVEX = ("convex", "margin_hull", "hull_lower", "hull_upper")
+# Which bounds beside those of convex embeddings apply to which aggregator.
+APPLIES = {
+    "centroid": OF_CENTROIDS,
+    "geometric_median": ("weighted", "total_variation"),
+    "attention": ("weighted", "total_variation"),
+    "nan": ("weighted", "total_variation"),
+    "directional_mean": ("normalized", "normalized_lower"),
+    "gem": ("gem",),
+    "max": ("max",),
+    "median": ("coordinatewise",),
+    "quantiles": ("coordinatewise",),
+    "trimmed_mean": ("coordinatewise",),
+    "mean_std": ("mean_std",),
+    "deep_sets": ("deep_sets",),
+}
 
 
 def make_dataset(*, has_keys: bool = False, items_per_label: int = 20) -> ItemDataset:
@@ -96,13 +125,14 @@ def test_the_report_has_the_keys_of_schema_1_and_is_json():
     assert report["retrieval_certificates"] is report["loss_bounds"] is None
     row = report["rows"][0]
     assert set(row) == {
-        *("triple", "labels", "keys", "sizes", "dim", "scale", "aggregator", "margin"),
+        *("triple", "labels", "keys", "items", "sizes", "dim", "scale", "aggregator", "margin"),
         *("distance_same", "distance_other", "max_distance", "bounds", "hull", "tolerance"),
     }
     assert set(row["margin"]) == {"one_sided", "symmetric", "inter_class", "positives"}
     assert row["margin"]["positives"]["one_sided"] == "cross_collection"
-    assert (row["hull"], row["keys"], row["aggregator"]) == (None, None, "centroid")
-    assert tuple(row["bounds"]) == NAMES
+    assert (row["keys"], row["aggregator"]) == (None, "centroid")
+    assert 0 <= row["hull"]["lo"] <= row["hull"]["hi"] <= row["distance_other"] * (1 + 1e-9)
+    assert set(row["bounds"]) == {*OF_CENTROIDS, *OF_CONVEX}
     for entry in row["bounds"].values():
         assert set(entry) == {"value", "bound", "slack", "tightness", "holds"}
 
@@ -150,8 +180,10 @@ def test_a_false_bound_is_reported_as_violated(monkeypatch):
         bound = 2 * triples.max_distance
         return bounds.UpperBound(triples.distance_same, bound, triples.scale)
 
-    false = bound_rows.Statement(max_distance_alone, "upper", "a_priori")
-    monkeypatch.setitem(bound_rows.STATEMENTS, "false", false)
+    false = bound_statements.Statement(
+        lambda sample: max_distance_alone(sample.triples), "upper", "a_priori", lambda _: None
+    )
+    monkeypatch.setitem(bound_statements.STATEMENTS, "false", false)
     dataset = make_dataset()
     positions = torch.tensor([[0.0], [100.0]])[torch.arange(len(dataset)) % 2]
     positions[torch.from_numpy(dataset.labels) != 0] = 1.0
@@ -175,17 +207,17 @@ def test_collapsed_embeddings_hold_with_undefined_tightness():
     assert report["rows"][0]["bounds"]["karimov"]["tightness"] is None
 
 
-class FirstItemAggregator(nn.Module):
-    dim_out = DIM
+class FirstItemAggregator(Aggregator):
+    formula = "x_1"
 
-    def forward(self, batch: CollectionBatch) -> torch.Tensor:
+    def aggregate(self, batch: CollectionBatch) -> torch.Tensor:
         return batch.values[batch.offsets[:-1]]
 
 
 def test_another_aggregator_than_the_centroid_is_measured_but_not_judged():
     dataset = make_dataset()
     embeddings = embeddings_of(dataset)
-    report = verify_bounds(embeddings, dataset, FirstItemAggregator(), max_triples=100)
+    report = verify_bounds(embeddings, dataset, FirstItemAggregator(DIM), max_triples=100)
     drawn = draw_disjoint_triples(dataset, 5, 100, seed=0)
     for i, row in enumerate(report["rows"]):
         a, b = embeddings[drawn.first[i, 0]], embeddings[drawn.second[i, 0]]
@@ -233,3 +265,78 @@ def test_embeddings_that_do_not_fit_are_refused():
 def test_only_the_bounds_asked_for_are_checked():
     report = verify(make_dataset(), names=["chamfer"], max_triples=5)
     assert list(report["summary"]) == list(report["rows"][0]["bounds"]) == ["chamfer"]
+
+
+@pytest.mark.parametrize("name", AGGREGATORS)
+def test_every_aggregator_is_judged_by_the_bounds_that_are_of_it(name):
+    torch.manual_seed(0)
+    dataset = make_dataset()
+    aggregator = build_aggregator(name, DIM)
+    report = verify_bounds(
+        embeddings_of(dataset), dataset, aggregator, sizes=(2, 5), max_triples=40
+    )
+    expected = {*APPLIES.get(name, ()), *(OF_CONVEX if aggregator.is_convex else ())}
+    assert {key for key, row in report["summary"].items() if row["applies"]} == expected
+    assert count_violations(report) == 0
+    for row in report["rows"]:
+        assert set(row["bounds"]) == expected
+        assert (row["hull"] is not None) == aggregator.is_convex
+        assert all(entry["bound"] > 0 for key, entry in row["bounds"].items() if key in NAMES)
+        for key, entry in row["bounds"].items():
+            if report["summary"][key]["kind"] == "upper":
+                other = key in ("hull_upper", "weighted", "gem", "normalized", "total_variation")
+                value = row["distance_other" if key == "hull_upper" else "distance_same"]
+                assert entry["value"] == pytest.approx(value, rel=1e-4 if other else 1e-9), key
+
+
+@pytest.mark.parametrize("name", ["centroid", "geometric_median", "nan"])
+def test_directions_of_weighted_means_are_judged(name):
+    torch.manual_seed(0)
+    dataset = make_dataset()
+    aggregator = build_aggregator(name, DIM, normalize=True)
+    report = verify_bounds(embeddings_of(dataset), dataset, aggregator, max_triples=40)
+    applies = {key for key, row in report["summary"].items() if row["applies"]}
+    assert applies == {"normalized", "normalized_lower"}
+    assert count_violations(report) == 0
+    assert report["rows"][0]["aggregator"] == f"{name}, normalized"
+    for row in report["rows"]:
+        assert row["bounds"]["normalized"]["value"] == pytest.approx(row["distance_same"])
+        assert row["bounds"]["normalized_lower"]["value"] == pytest.approx(row["distance_other"])
+
+
+def test_the_margin_of_the_loss_enters_the_bounds_from_losses():
+    dataset = make_dataset()
+    report = verify(dataset, max_triples=20, loss_margin=0.7, sizes=(3,))
+    assert report["sampling"]["loss_margin"] == 0.7
+    drawn = draw_disjoint_triples(dataset, 3, 20, seed=0)
+    items = embeddings_of(dataset)
+    triples = bounds.measure(*(items[x] for x in (drawn.first, drawn.second, drawn.other)))
+    for name in ("mean_loss", "batch_hard"):
+        expected = getattr(bounds, name)(triples, 0.7).bound.tolist()
+        assert [row["bounds"][name]["bound"] for row in report["rows"]] == pytest.approx(expected)
+
+
+def test_a_second_collection_of_another_label_tightens_the_bound():
+    report = verify(make_dataset(), max_triples=50)
+    gains = [
+        row["bounds"]["q12"]["bound"] - row["bounds"]["multi_negative"]["bound"]
+        for row in report["rows"]
+    ]
+    assert min(gains) >= -1e-9
+    assert max(gains) > 0
+
+
+def test_items_of_a_row_are_those_that_were_measured():
+    dataset = make_dataset(has_keys=True)
+    embeddings = embeddings_of(dataset).double()
+    for row in verify(dataset, sizes=(4,), max_triples=30)["rows"]:
+        a, b, w = (embeddings[items] for items in row["items"])
+        assert len({item for items in row["items"] for item in items}) == 12
+        assert row["distance_same"] == pytest.approx(float((a.mean(0) - b.mean(0)).norm()))
+        assert row["distance_other"] == pytest.approx(float((a.mean(0) - w.mean(0)).norm()))
+
+
+def test_progress_is_told_triple_by_triple():
+    told: list[tuple[int, int]] = []
+    verify(make_dataset(), max_triples=7, on_progress=lambda *done: told.append(done))
+    assert told == [(n, 7) for n in range(1, 8)]

@@ -31,6 +31,7 @@ from setrep.bounds.convex import (
     total_variation,
     weighted,
 )
+from setrep.bounds.hull import HullCertificate, hull_bounds, hull_distance
 from setrep.bounds.lower import lb0, lb1, margin_hull, score_gap
 from setrep.bounds.margins import inter_class_margin, one_sided_margin, symmetric_margin
 from setrep.bounds.transport import TransportBound, transport_cost, w1
@@ -53,6 +54,7 @@ __all__ = [
     "ABSOLUTE_TOLERANCE",
     "RELATIVE_TOLERANCE",
     "Bound",
+    "HullCertificate",
     "LowerBound",
     "TransportBound",
     "Triples",
@@ -64,6 +66,8 @@ __all__ = [
     "coordinatewise",
     "deep_sets",
     "gem",
+    "hull_bounds",
+    "hull_distance",
     "hull_upper",
     "inter_class_margin",
     "karimov",

@@ -85,5 +85,8 @@ class LowerBound(Bound):
 
     @property
     def tightness(self) -> Float64[Tensor, "*triple"]:
-        """Bound over value, 1 when attained; NaN where the value is nothing but rounding."""
-        return self.ratio(self.bound, self.value)
+        """Bound over value, 1 when attained; NaN where the value is nothing but rounding.
+
+        A bound below 0, which says nothing, counts as 0.
+        """
+        return self.ratio(self.bound.clamp(min=0), self.value)

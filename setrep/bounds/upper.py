@@ -21,7 +21,7 @@ from torch import Tensor
 from setrep.bounds.bound import UpperBound
 from setrep.bounds.margins import Margin, given_or, one_sided_margin, radii, symmetric_margin
 from setrep.bounds.points import rounding
-from setrep.bounds.triples import Triples
+from setrep.bounds.triples import ROUNDING_OUTSIDE, Triples
 from setrep.errors import InputError
 
 
@@ -144,7 +144,8 @@ def mean_loss(triples: Triples, loss_margin: float = 0.0) -> UpperBound:
     It holds for every $\alpha$, the `loss_margin`.
     """
     loss = mean_hinge(triples.a_b + loss_margin, triples.a_w)
-    return same(triples, triples.a_w.mean((-2, -1)) - loss_margin + loss)
+    bound = triples.a_w.mean((-2, -1)) - loss_margin + loss
+    return UpperBound(triples.distance_same, bound, scale_with(triples, loss_margin))
 
 
 def batch_hard(triples: Triples, loss_margin: float = 0.0) -> UpperBound:
@@ -158,7 +159,8 @@ def batch_hard(triples: Triples, loss_margin: float = 0.0) -> UpperBound:
     """
     violations = triples.a_b.amax(-1) - triples.nearest_other
     loss = (violations + loss_margin).clamp(min=0).mean(-1)
-    return same(triples, triples.nearest_other.mean(-1) - loss_margin + loss)
+    bound = triples.nearest_other.mean(-1) - loss_margin + loss
+    return UpperBound(triples.distance_same, bound, scale_with(triples, loss_margin))
 
 
 def mean_distance(triples: Triples) -> UpperBound:
@@ -169,6 +171,11 @@ def mean_distance(triples: Triples) -> UpperBound:
 def same(triples: Triples, bound: Float64[Tensor, "*triple"]) -> UpperBound:
     """Bound the distance of the centroids of A and B."""
     return UpperBound(triples.distance_same, bound, triples.scale)
+
+
+def scale_with(triples: Triples, loss_margin: float) -> Float64[Tensor, "*triple"]:
+    """Return the scale, and what rounding of the loss's margin goes with."""
+    return triples.scale + ROUNDING_OUTSIDE * abs(loss_margin)
 
 
 def dim_of(triples: Triples) -> int:

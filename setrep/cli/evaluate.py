@@ -44,33 +44,47 @@ def evaluate(
 
 def verify_bounds(
     run: Run,
-    bounds: Annotated[str | None, typer.Option(help="Names, as in karimov,chamfer.")] = None,
+    bounds: Annotated[str | None, typer.Option(help="Names, as in karimov,q12.")] = None,
     max_triples: Annotated[
         int, typer.Option(min=1, help="Triples of collections to check, in all.")
     ] = 1000,
     sizes: Annotated[str | None, typer.Option(help="Collection sizes, as in 1,5,10.")] = None,
+    split: Annotated[str | None, typer.Option(help="validation or test.")] = None,
+    collection_level: Annotated[str | None, typer.Option(help="sampled, or a natural one.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Draws the collections; else the run's.")
+    ] = None,
     data_root: DataRoot = None,
     output_dir: Annotated[Path | None, typer.Option(help="Default: RUN.")] = None,
     as_json: JSON = False,
 ) -> int:
     """Check certified bounds on distances between collections; exit with 3 if one is violated."""
-    changes = settings(data__data_root=data_root, evaluation__sizes=numbers(sizes))
-    from setrep.reports import runs, tables
+    changes = settings(
+        data__data_root=data_root,
+        data__collection_level=collection_level,
+        evaluation__sizes=numbers(sizes),
+        evaluation__split=split,
+    )
+    from setrep.reports import bounds as reports
+    from setrep.reports import tables
 
-    report = runs.verify_bounds(
+    report = reports.verify_bounds(
         run,
         changes,
         bounds=bounds.split(",") if bounds else None,
         max_triples=max_triples,
+        seed=seed,
         output_dir=output_dir,
     )
     if as_json:
         print(json.dumps(report["summary"], indent=2))
     else:
         tables.print_table(tables.bounds_table(report))
+        if others := tables.not_applying(report):
+            print(others)
         drawn = report["sampling"]
         print(f"{drawn['num_triples']} triples of {drawn['source_note']}, split {drawn['split']}")
-        print(f"Report: {Path(output_dir or run) / 'bounds.json'}")
+        print(f"Report: {Path(output_dir or run) / 'bounds.html'}, numbers in bounds.json")
     return 3 if any(row["num_violations"] for row in report["summary"].values()) else 0
 
 

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
-from setrep.aggregators import AGGREGATORS, CentroidAggregator
+from setrep.aggregators import AGGREGATORS, Aggregator, NormalizedAggregator
 from setrep.bounds import (
-    ABSOLUTE_TOLERANCE,
     RELATIVE_TOLERANCE,
-    Triples,
-    UpperBound,
-    chamfer,
     inter_class_margin,
-    karimov,
-    margin_plus_max,
-    measure,
     one_sided_margin,
     symmetric_margin,
 )
-from setrep.collection import CollectionBatch
+from setrep.bounds.bound import ABSOLUTE_TOLERANCE
 from setrep.data.collections import CollectionTriples
 from setrep.data.dataset import ItemDataset
+from setrep.protocols.bound_sample import BoundSample, in_float64, sample_of
+from setrep.protocols.bound_statements import Statement
 
 TRIPLES_AT_ONCE = 64  # about 150 MB for collections of 20 items of 1,408 dimensions
-
+FIELDS = ("value", "bound", "slack", "tightness", "holds")
 # Which positives each margin of a row covers.
 POSITIVES = {
     "one_sided": "cross_collection",
@@ -39,49 +33,34 @@ POSITIVES = {
 }
 
 
-@dataclass(frozen=True)
-class Statement:
-    """A bound with what it bounds from which side and what must be known to state it."""
-
-    compute: Callable[[Triples], UpperBound]
-    kind: Literal["upper", "lower"]
-    knowledge: Literal["a_priori", "with_spread", "a_posteriori"]
-
-
-STATEMENTS = {
-    "karimov": Statement(karimov, "upper", "a_priori"),
-    "margin_plus_max": Statement(margin_plus_max, "upper", "a_priori"),
-    "chamfer": Statement(chamfer, "upper", "a_priori"),
-}
-
-
 def rows_of(
     embeddings: Float[Tensor, "item dim"],
     dataset: ItemDataset,
-    aggregator: nn.Module,
+    aggregator: Aggregator,
     drawn: CollectionTriples,
     statements: dict[str, Statement],
     first_number: int,
+    loss_margin: float,
 ) -> Iterator[dict[str, Any]]:
     """Measure triples, some at once, and build their rows."""
-    applies = isinstance(aggregator, CentroidAggregator)
+    name, exact = name_of_aggregator(aggregator), in_float64(aggregator)
+    applying = {key: one for key, one in statements.items() if one.why_not(exact) is None}
     for start in range(0, len(drawn.first), TRIPLES_AT_ONCE):
         part = slice(start, start + TRIPLES_AT_ONCE)
-        items = (drawn.first[part], drawn.second[part], drawn.other[part])
-        points = [embeddings[chosen] for chosen in items]
-        triples = measure(*points)
-        columns = columns_of(triples)
-        if not applies:
-            columns |= aggregate_distances(points, aggregator)
-        lists = {name: column.tolist() for name, column in columns.items()}
-        bounds = columns_of_bounds(triples, statements if applies else {})
-        for i in range(len(points[0])):
+        with torch.no_grad():
+            sample = sample_of(embeddings, drawn, part, exact, loss_margin)
+            columns = columns_of(sample)
+            bounds = columns_of_bounds(sample, applying)
+        lists = {key: column.tolist() for key, column in columns.items()}
+        for i in range(len(sample.points[0])):
+            items = [x[start + i].tolist() for x in (drawn.first, drawn.second, drawn.other)]
             yield {
                 "triple": first_number + start + i,
                 **names_of(dataset, drawn, start + i),
-                "sizes": [chosen.shape[1] for chosen in items],
+                "items": items,
+                "sizes": [len(of) for of in items],
                 "dim": embeddings.shape[1],
-                "aggregator": name_of_aggregator(aggregator),
+                "aggregator": name,
                 **row_of(lists, bounds, i),
             }
 
@@ -97,37 +76,29 @@ def take(names: Sequence[str], numbers: Int64[Tensor, " n"]) -> list[str]:
     return [names[number] for number in numbers.tolist()]
 
 
-def columns_of(triples: Triples) -> dict[str, Float64[Tensor, " triple"]]:
+def columns_of(sample: BoundSample) -> dict[str, Float64[Tensor, " triple"]]:
     """Compute what a row says beside its bounds."""
     return {
-        "one_sided": one_sided_margin(triples),
-        "symmetric": symmetric_margin(triples),
-        "inter_class": inter_class_margin(triples),
-        "scale": triples.scale,
-        "distance_same": triples.distance_same,
-        "distance_other": triples.distance_other,
-        "max_distance": triples.max_distance,
+        "one_sided": one_sided_margin(sample.triples),
+        "symmetric": symmetric_margin(sample.triples),
+        "inter_class": inter_class_margin(sample.triples),
+        "scale": sample.triples.scale,
+        "distance_same": sample.distance_same,
+        "distance_other": sample.distance_other,
+        "max_distance": sample.triples.max_distance,
     }
 
 
-def aggregate_distances(
-    points: list[Float[Tensor, "triple size dim"]], aggregator: nn.Module
-) -> dict[str, Float64[Tensor, " triple"]]:
-    """Measure the distances between what another aggregator than the mean gives."""
-    with torch.no_grad():
-        a, b, w = (aggregator(CollectionBatch.from_list(list(x))).cpu().double() for x in points)
-    return {"distance_same": (a - b).norm(dim=-1), "distance_other": (a - w).norm(dim=-1)}
-
-
 def columns_of_bounds(
-    triples: Triples, statements: dict[str, Statement]
+    sample: BoundSample, statements: dict[str, Statement]
 ) -> dict[str, dict[str, list[float | bool]]]:
-    """Compute every bound of some triples."""
+    """Compute every bound of some triples, and the hulls where a bound needed them."""
     columns = {}
     for name, statement in statements.items():
-        bound = statement.compute(triples)
-        fields = ("value", "bound", "slack", "tightness", "holds")
-        columns[name] = {field: getattr(bound, field).tolist() for field in fields}
+        bound = statement.compute(sample)
+        columns[name] = {field: getattr(bound, field).tolist() for field in FIELDS}
+    if "hull_lower" in statements:
+        columns["hull"] = {"lo": sample.hull.lower.tolist(), "hi": sample.hull.upper.tolist()}
     return columns
 
 
@@ -135,17 +106,18 @@ def row_of(
     lists: dict[str, list[float]], bounds: dict[str, dict[str, list[float | bool]]], i: int
 ) -> dict[str, Any]:
     """Build the numbers of one row."""
+    of_row = {
+        name: {field: none_for_nan(column[i]) for field, column in columns.items()}
+        for name, columns in bounds.items()
+    }
     return {
         "scale": lists["scale"][i],
         "margin": {**{name: lists[name][i] for name in POSITIVES}, "positives": POSITIVES},
         "distance_same": lists["distance_same"][i],
         "distance_other": lists["distance_other"][i],
         "max_distance": lists["max_distance"][i],
-        "bounds": {
-            name: {field: none_for_nan(column[i]) for field, column in columns.items()}
-            for name, columns in bounds.items()
-        },
-        "hull": None,
+        "hull": of_row.pop("hull", None),
+        "bounds": of_row,
         "tolerance": {
             "relative": RELATIVE_TOLERANCE,
             "absolute": ABSOLUTE_TOLERANCE * lists["scale"][i],
@@ -154,11 +126,13 @@ def row_of(
 
 
 def none_for_nan(number: float | bool) -> float | bool | None:
-    """Return none for NaN, which JSON does not know."""
-    return None if isinstance(number, float) and math.isnan(number) else number
+    """Return none for NaN and infinity, which JSON does not know."""
+    return None if isinstance(number, float) and not math.isfinite(number) else number
 
 
 def name_of_aggregator(aggregator: nn.Module) -> str:
     """Return the name an aggregator is built by, else that of its class."""
+    if isinstance(aggregator, NormalizedAggregator):
+        return f"{name_of_aggregator(aggregator.inner)}, normalized"
     names = [name for name, build in AGGREGATORS.items() if build is type(aggregator)]
     return names[0] if names else type(aggregator).__name__

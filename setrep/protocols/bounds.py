@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from setrep.aggregators import CentroidAggregator
+from setrep.aggregators import Aggregator
 from setrep.data.collections import draw_disjoint_triples
 from setrep.data.dataset import ItemDataset
 from setrep.errors import InputError, nearest
-from setrep.protocols.bound_rows import STATEMENTS, Statement, name_of_aggregator, rows_of
+from setrep.protocols.bound_rows import name_of_aggregator, rows_of
+from setrep.protocols.bound_statements import STATEMENTS, Statement
 
 logger = logging.getLogger(__name__)
 
@@ -22,18 +23,22 @@ logger = logging.getLogger(__name__)
 def verify_bounds(
     embeddings: Float[Tensor, "item dim"],
     dataset: ItemDataset,
-    aggregator: nn.Module,
+    aggregator: Aggregator,
     *,
     sizes: Sequence[int] = (5,),
     max_triples: int = 1000,
     seed: int = 0,
     run: str = "",
     names: Sequence[str] | None = None,
+    loss_margin: float = 0.0,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Check bounds on disjoint collections drawn from `dataset`; return `bounds.json`, schema 1.
 
     `embeddings` holds one row for each item. `max_triples` is shared evenly among `sizes`;
-    `names` chooses bounds (none: all). Parts that are not computed are none.
+    `names` chooses bounds (none: all); `loss_margin` is the margin of the bounds from losses.
+    `on_progress` is told how many triples are done, and of how many. Parts that are not computed
+    are none.
 
     Raises:
         InputError: a bound is unknown, the embeddings do not fit the data set, or no label has
@@ -58,7 +63,11 @@ def verify_bounds(
                 raise
             logger.warning("Collections of %d items are left out: %s", size, error)
             continue
-        rows += rows_of(embeddings.cpu(), dataset, aggregator, drawn, statements, len(rows))
+        items = embeddings.cpu()
+        for row in rows_of(items, dataset, aggregator, drawn, statements, len(rows), loss_margin):
+            rows.append(row)
+            if on_progress is not None:
+                on_progress(len(rows), max_triples)
         dropped[str(size)] = list(drawn.dropped)
     if not rows:
         raise InputError(
@@ -75,6 +84,7 @@ def verify_bounds(
         "max_triples": max_triples,
         "num_triples": len(rows),
         "seed": seed,
+        "loss_margin": loss_margin,  # of mean_loss and batch_hard
         "dropped": dropped,  # by size: labels with too few items for two collections
     }
     return {
@@ -120,18 +130,19 @@ def share(max_triples: int, sizes: Sequence[int]) -> dict[int, int]:
 
 
 def summarise(
-    name: str, statement: Statement, rows: list[dict[str, Any]], aggregator: nn.Module
+    name: str, statement: Statement, rows: list[dict[str, Any]], aggregator: Aggregator
 ) -> dict[str, Any]:
     """Count and rank what the rows say of one bound."""
     found = [row["bounds"][name] for row in rows if name in row["bounds"]]
-    applies = isinstance(aggregator, CentroidAggregator)
-    why_not = f"It bounds centroids; this aggregator is '{name_of_aggregator(aggregator)}'."
+    why_not = statement.why_not(aggregator)
+    if why_not is not None:
+        why_not = f"{why_not} The aggregator is '{name_of_aggregator(aggregator)}'."
     tightness = [entry["tightness"] for entry in found if entry["tightness"] is not None]
     return {
         "kind": statement.kind,
         "class": statement.knowledge,
-        "applies": applies,
-        "why_not": None if applies else why_not,
+        "applies": why_not is None,
+        "why_not": why_not,
         "num_checked": len(found),
         "num_violations": sum(not entry["holds"] for entry in found),
         "tightness_median": percentile(tightness, 50),

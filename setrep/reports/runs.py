@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,6 @@ from setrep.data.dataset import ItemDataset
 from setrep.errors import InputError
 from setrep.files import write_atomically
 from setrep.methods.supervised import embedding_spread
-from setrep.protocols.baselines import embed_dataset
-from setrep.protocols.bounds import verify_bounds as verify
 from setrep.protocols.results import Evaluation
 from setrep.reports.difficulty import write_report
 from setrep.reports.evaluation import EvaluationData, as_json, evaluate_set_encoder
@@ -263,34 +259,4 @@ def of_another_dataset(directory: Path, changes: dict[str, Any]) -> dict[str, An
     return {"data": DataConfig().model_dump(mode="json") | kept}
 
 
-def verify_bounds(
-    run: str | Path,
-    changes: dict[str, Any] | None = None,
-    *,
-    bounds: Sequence[str] | None = None,
-    max_triples: int = 1000,
-    output_dir: str | Path | None = None,
-) -> dict[str, Any]:
-    """Check the bounds on collections of a run's held-out split and write `bounds.json`.
-
-    Raises:
-        InputError: the directory holds no finished run, or a bound is unknown.
-    """
-    set_encoder, config, data = open_for_evaluation(run, changes)
-    embeddings = embed_dataset(data.dataset, set_encoder.encode)
-    report = verify(
-        embeddings,
-        data.dataset,
-        set_encoder.aggregator,
-        sizes=config.evaluation.sizes,
-        max_triples=max_triples,
-        seed=config.training.seed,
-        run=Path(run).name,
-        names=bounds,
-    )
-    path = Path(output_dir or run) / "bounds.json"
-    write_atomically(path, json.dumps(report, indent=1, allow_nan=False).encode())
-    return report
-
-
-__all__ = ["TrainedRun", "configure", "evaluate", "train", "verify_bounds"]
+__all__ = ["TrainedRun", "configure", "evaluate", "train"]

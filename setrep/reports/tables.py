@@ -103,6 +103,12 @@ def with_interval(result: CollectionResult) -> str:
     return f"{percent(result.recall_at_1)} [{percent(low)}, {percent(high)}]"
 
 
+def not_applying(report: dict[str, Any]) -> str | None:
+    """Name the bounds that are not of the run's aggregator; the reasons are in the report."""
+    names = [name for name, row in report["summary"].items() if not row["applies"]]
+    return f"Of other aggregators: {', '.join(names)}." if names else None
+
+
 def bounds_table(report: dict[str, Any]) -> Table:
     """Show for each bound how often it was checked, whether it held, and how tight it is."""
     table = Table(title="Bounds on distances between collections", title_style="bold")
@@ -111,7 +117,6 @@ def bounds_table(report: dict[str, Any]) -> Table:
     table.add_column("tightness median [p05, p95]", justify="right")
     for name, row in report["summary"].items():
         if not row["applies"]:
-            table.add_row(name, row["kind"], "–", "–", row["why_not"])
             continue
         low, middle, high = (row[f"tightness_{key}"] for key in ("p05", "median", "p95"))
         spread = "–" if middle is None else f"{middle:.3f} [{low:.3f}, {high:.3f}]"
