@@ -15,7 +15,7 @@ from setrep import bounds
 from setrep.errors import InputError
 from tests.bound_cases import column, draw_triple, margin_over_all_triplets, triples_of_points
 
-VECTORS = json.loads((Path(__file__).parent / "vectors" / "bounds_vectors.json").read_text())
+VECTORS = json.loads((Path(__file__).parent / "vectors" / "bounds.json").read_text())["triples"]
 UPPER_BOUNDS = (bounds.karimov, bounds.margin_plus_max, bounds.chamfer)
 
 
@@ -30,10 +30,26 @@ def test_margins_and_bounds_agree_with_the_reference_values(row):
         "symmetric": bounds.symmetric_margin(triples),
         "inter_class": bounds.inter_class_margin(triples),
         **{bound.__name__: bound(triples).bound for bound in UPPER_BOUNDS},
+        "symmetric_chamfer": bounds.symmetric_chamfer(triples).bound,
+        "w1": bounds.w1(triples).bound,
     }
+    scale = float(triples.scale)
     for name, value in found.items():
-        close = pytest.approx(row[name], rel=1e-9, abs=1e-11 * float(triples.scale))
-        assert float(value) == close, name
+        assert float(value) == pytest.approx(row[name], rel=1e-9, abs=1e-11 * scale), name
+    squares = {
+        "q1": (bounds.q1, row["q1"] ** 2),
+        "q12": (bounds.q12, row["q12"] ** 2),
+        "symmetric_bound": (bounds.symmetric, row["symmetric_bound"] ** 2),
+        "lb1": (bounds.lb1, max(0.0, row["lb1_squared"])),
+        "lb0": (bounds.lb0, max(0.0, row["lb0_squared"])),
+    }
+    for name, (bound, square) in squares.items():
+        found_square = float(bound(triples).bound) ** 2
+        assert found_square == pytest.approx(square, rel=1e-9, abs=1e-12 * scale**2), name
+    hull = bounds.hull_distance(row["a"], row["w"])
+    low, high = row["hull"]
+    assert float(hull.lower) <= high + 1e-9 * scale
+    assert low - 1e-9 * scale <= float(hull.upper) <= high + 1e-6 * scale
 
 
 @given(triples_of_points)

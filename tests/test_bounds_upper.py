@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -282,8 +280,3 @@ def test_several_negatives_must_share_the_first_two_collections():
         bounds.multi_negative([bounds.measure(a, b, w), bounds.measure(a, b + 1, w)])
     with pytest.raises(InputError, match="found none"):
         bounds.multi_negative([])
-
-
-def vectors() -> list[dict]:
-    path = Path(__file__).parent / "vectors" / "bounds.json"
-    return json.loads(path.read_text())["triples"]

@@ -17,12 +17,12 @@ from setrep.config import known_keys
 
 ROOT = Path(__file__).parent.parent
 TOP = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
-PAGES = [page for page in TOP if page.exists()] + sorted((ROOT / "docs").glob("*.md"))
+PAGES = [page for page in TOP if page.exists()] + sorted((ROOT / "docs").rglob("*.md"))
 BLOCK = re.compile(r"^(<!-- run -->\n+)?( *)```(\w*)\n(.*?)^\2```$", re.MULTILINE | re.DOTALL)
 MARK = re.compile(r"^<!-- run -->$", re.MULTILINE)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 
-every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 
 def blocks(text: str, language: str) -> list[tuple[bool, int, str]]:
