@@ -122,7 +122,7 @@ def test_the_report_has_the_keys_of_schema_1_and_is_json():
         "loss_bounds",
     ]
     assert (report["schema"], report["run"]) == (1, "runs/one")
-    assert report["retrieval_certificates"] is report["loss_bounds"] is None
+    assert report["retrieval_certificates"]["rule"] == "nearest centroid"
     row = report["rows"][0]
     assert set(row) == {
         *("triple", "labels", "keys", "items", "sizes", "dim", "scale", "aggregator", "margin"),
@@ -340,3 +340,40 @@ def test_progress_is_told_triple_by_triple():
     told: list[tuple[int, int]] = []
     verify(make_dataset(), max_triples=7, on_progress=lambda *done: told.append(done))
     assert told == [(n, 7) for n in range(1, 8)]
+
+
+def test_retrieval_is_certified_and_measured_for_centroids():
+    dataset = make_dataset(items_per_label=30)
+    found = verify(dataset, sizes=(1, 5, 20), max_triples=9)["retrieval_certificates"]
+    assert (found["gallery_size"], found["num_labels"], found["num_left_out"]) == (10, 3, 0)
+    assert [row["size"] for row in found["sizes"]] == [1, 5, 20]
+    assert found["sizes"][0]["delta"] > found["sizes"][1]["delta"] > found["sizes"][2]["delta"]
+    for row in found["sizes"]:
+        assert row["is_calibrated"]
+        assert row["error"] <= row["worst_error"]
+        assert row["error_ci95"][0] <= row["error"] <= row["error_ci95"][1]
+        assert set(row["per_label"]) == {"one", "two", "three"}
+        assert row["delta"] == max(of["bound"] for of in row["per_label"].values())
+        for of in row["per_label"].values():
+            assert of["bound"] == min(of["half_space"], of["chernoff"])
+            assert of["error_ci95"][0] <= of["bound"]
+
+
+def test_certificates_use_what_the_smallest_label_has():
+    labels = [0] * 20 + [1] * 6 + [2]
+    kept = [
+        np.flatnonzero(make_dataset().labels == label)[: labels.count(label)] for label in range(3)
+    ]
+    dataset = make_dataset().subset(np.concatenate(kept))
+    found = verify(dataset, sizes=(2, 3), max_triples=9)["retrieval_certificates"]
+    assert (found["gallery_size"], found["num_labels"], found["num_left_out"]) == (3, 2, 1)
+    assert [row["size"] for row in found["sizes"]] == [2, 3]
+    few = make_dataset().subset(np.concatenate([of[:2] for of in kept[:2]]))
+    assert verify(few, sizes=(1,), max_triples=5)["retrieval_certificates"]["gallery_size"] == 1
+
+
+def test_only_the_nearest_centroid_is_certified():
+    dataset = make_dataset()
+    median = build_aggregator("median", DIM)
+    report = verify_bounds(embeddings_of(dataset), dataset, median, max_triples=9)
+    assert report["retrieval_certificates"] is None

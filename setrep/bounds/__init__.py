@@ -23,6 +23,7 @@ from setrep.bounds.bound import (
     LowerBound,
     UpperBound,
 )
+from setrep.bounds.calibration import RetrievalErrors, clopper_pearson, measure_errors
 from setrep.bounds.convex import (
     attention,
     convex,
@@ -32,8 +33,19 @@ from setrep.bounds.convex import (
     weighted,
 )
 from setrep.bounds.hull import HullCertificate, hull_bounds, hull_distance
+from setrep.bounds.loss_bounds import LossBound, loss_bounds
 from setrep.bounds.lower import lb0, lb1, margin_hull, score_gap
 from setrep.bounds.margins import inter_class_margin, one_sided_margin, symmetric_margin
+from setrep.bounds.mixtures import FiniteMixture
+from setrep.bounds.retrieval import (
+    RetrievalCertificate,
+    certify_retrieval,
+    chernoff,
+    half_space,
+    triangle,
+    triangle_pairs,
+)
+from setrep.bounds.sampling import PoolMoments, measure_pool
 from setrep.bounds.transport import TransportBound, transport_cost, w1
 from setrep.bounds.triples import Triples, measure
 from setrep.bounds.upper import (
@@ -54,18 +66,27 @@ __all__ = [
     "ABSOLUTE_TOLERANCE",
     "RELATIVE_TOLERANCE",
     "Bound",
+    "FiniteMixture",
     "HullCertificate",
+    "LossBound",
     "LowerBound",
+    "PoolMoments",
+    "RetrievalCertificate",
+    "RetrievalErrors",
     "TransportBound",
     "Triples",
     "UpperBound",
     "attention",
     "batch_hard",
+    "certify_retrieval",
     "chamfer",
+    "chernoff",
+    "clopper_pearson",
     "convex",
     "coordinatewise",
     "deep_sets",
     "gem",
+    "half_space",
     "hull_bounds",
     "hull_distance",
     "hull_upper",
@@ -73,12 +94,15 @@ __all__ = [
     "karimov",
     "lb0",
     "lb1",
+    "loss_bounds",
     "margin_hull",
     "margin_plus_max",
     "mean_distance",
     "mean_loss",
     "mean_std",
     "measure",
+    "measure_errors",
+    "measure_pool",
     "multi_negative",
     "normalized",
     "normalized_lower",
@@ -92,6 +116,8 @@ __all__ = [
     "symmetric_margin",
     "total_variation",
     "transport_cost",
+    "triangle",
+    "triangle_pairs",
     "w1",
     "weighted",
 ]

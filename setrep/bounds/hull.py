@@ -21,7 +21,7 @@ from setrep.errors import InputError
 Distance = Float64[Tensor, "*pair"]
 Items = Float64[Tensor, "*pair n dim"]
 NORM_TOLERANCE = 1e-6  # sums of weights and lengths of directions kept in float32 are off by less
-NUMBERS_AT_ONCE = 2**22
+NUMBERS_AT_ONCE = 2**22  # of the points of all pairs that are solved together
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,17 +79,17 @@ def hull_distance(a: Points, w: Points) -> HullCertificate:
     Raises:
         InputError: an input is empty, not finite, not numeric, or the shapes do not fit.
     """
-    a, w = fitting(a, w)
+    a, w = fitting_pairs(a, w)
     pairs = a.shape[:-2]
     flat_a, flat_w = a.reshape(-1, *a.shape[-2:]), w.reshape(-1, *w.shape[-2:])
     at_once = max(1, NUMBERS_AT_ONCE // (flat_a[0].numel() + flat_w[0].numel()))
     parts = [
-        solved(x.cpu(), y.cpu())
-        for x, y in zip(flat_a.split(at_once), flat_w.split(at_once), strict=True)
+        solve(x.cpu(), y.cpu())
+        for x, y in zip(torch.split(flat_a, at_once), torch.split(flat_w, at_once), strict=True)
     ]
     joined = (torch.cat(tensors).to(a) for tensors in zip(*parts, strict=True))
     lower, upper, direction, weights_a, weights_w = (
-        x.reshape(*pairs, *x.shape[1:]) for x in joined
+        x.reshape((*pairs, *x.shape[1:])) for x in joined
     )
     return HullCertificate(lower, upper, direction, weights_a, weights_w)
 
@@ -112,9 +112,10 @@ def hull_bounds(
         InputError: the points are as `hull_distance` refuses them, weights are not convex or a
             direction is neither of unit length nor zero.
     """
-    a, w = fitting(a, w)
-    share_a, share_w = convex(weights_a, a, "weights_a"), convex(weights_w, w, "weights_w")
-    u, size = unit_or_zero(direction, a)
+    a, w = fitting_pairs(a, w)
+    share_a = convex_weights(weights_a, a, "weights_a")
+    share_w = convex_weights(weights_w, w, "weights_w")
+    u, size = unit_direction(direction, a)
     x, y, unit, reach = relative(a, w)
     lost = (a.shape[-1] + 4) * EPSILON
     apart = mean_of(share_a, x) - mean_of(share_w, y)
@@ -129,16 +130,15 @@ def hull_bounds(
     return lower, upper.masked_fill(reach == 0, 0.0)
 
 
-def solved(
+def solve(
     a: Float64[Tensor, "pair n1 dim"], w: Float64[Tensor, "pair n3 dim"]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Return the fields of the certificates of some pairs."""
+    """Return the fields of the certificates of pairs solved together."""
     x, y, _, _ = relative(a, w)
     basis, coordinates = torch.linalg.qr(torch.cat([x, y], dim=1).mT)
     weights, vector = nearest_points(coordinates.mT.contiguous(), a.shape[1])
-    weights_a, weights_w = (
-        part / part.sum(-1, keepdim=True) for part in weights.split([a.shape[1], w.shape[1]], dim=1)
-    )
+    sides = weights[:, : a.shape[1]], weights[:, a.shape[1] :]
+    weights_a, weights_w = (side / side.sum(-1, keepdim=True) for side in sides)
     direction = torch.einsum("bdk,bk->bd", basis, vector)
     size = length(direction).unsqueeze(-1)
     direction = direction / size.masked_fill(size == 0, 1.0)
@@ -161,7 +161,7 @@ def relative(a: Items, w: Items) -> tuple[Items, Items, Distance, Distance]:
 
 def rounding_of_order(a: Points, w: Points) -> Distance:
     """Return how far two computations of the bounds may be apart."""
-    a, w = fitting(a, w)
+    a, w = fitting_pairs(a, w)
     _, _, unit, reach = relative(a, w)
     return 4 * (a.shape[-1] + a.shape[-2] + w.shape[-2] + 4) * EPSILON * reach * unit
 
@@ -171,7 +171,7 @@ def mean_of(share: Float64[Tensor, "*pair n"], points: Items) -> Float64[Tensor,
     return torch.einsum("...n,...nd->...d", share, points)
 
 
-def fitting(a: Points, w: Points) -> tuple[Items, Items]:
+def fitting_pairs(a: Points, w: Points) -> tuple[Items, Items]:
     """Check points of pairs of collections."""
     x, y = to_points(a, "a"), to_points(w, "w")
     if (*x.shape[:-2], x.shape[-1]) != (*y.shape[:-2], y.shape[-1]):
@@ -182,7 +182,7 @@ def fitting(a: Points, w: Points) -> tuple[Items, Items]:
     return x, y
 
 
-def convex(weights: Points, points: Items, name: str) -> Float64[Tensor, "*pair n"]:
+def convex_weights(weights: Points, points: Items, name: str) -> Float64[Tensor, "*pair n"]:
     """Check convex weights of the items; make up for what their sums lack through rounding."""
     found = to_numbers(weights, name)
     if found.shape != points.shape[:-1]:
@@ -200,7 +200,9 @@ def convex(weights: Points, points: Items, name: str) -> Float64[Tensor, "*pair 
     return found / total
 
 
-def unit_or_zero(direction: Points, points: Items) -> tuple[Float64[Tensor, "*pair dim"], Distance]:
+def unit_direction(
+    direction: Points, points: Items
+) -> tuple[Float64[Tensor, "*pair dim"], Distance]:
     """Check directions, and return them with their lengths."""
     found = to_numbers(direction, "direction")
     if found.shape != (*points.shape[:-2], points.shape[-1]):

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
+from setrep.bounds.triples import length
+
 Items = Float64[Tensor, "pair n dim"]
 Weights = Float64[Tensor, "pair n"]
 Vector = Float64[Tensor, "pair dim"]
@@ -77,7 +79,7 @@ def to_face(
 ) -> tuple[Weights, Vector]:
     """Return weights of the nearest points of the affine hulls, and the vector between them."""
     edges = signed - signed.gather(1, base.unsqueeze(-1).expand_as(signed))
-    lengths = torch.linalg.vector_norm(edges, dim=-1)
+    lengths = length(edges)
     is_edge = active & (lengths > ROUNDING * longest(signed))
     lengths = lengths.masked_fill(~is_edge, 1.0)
     edges = is_edge.unsqueeze(-1) * edges / lengths.unsqueeze(-1)
@@ -108,11 +110,11 @@ def behind(signed: Items, normal: Vector, base: Int64[Tensor, "pair n"], known: 
     along = torch.einsum("bnd,bd->bn", signed, normal)
     depth = (along.gather(1, base) - along).masked_fill(known, 0.0)
     least = ROUNDING * longest(signed)
-    size = torch.linalg.vector_norm(normal, dim=-1, keepdim=True)
+    size = length(normal).unsqueeze(-1)
     is_far = depth >= torch.maximum(AT_ONCE * depth.amax(-1, keepdim=True), least * size)
     return is_far & (depth > 0) & (size > least)
 
 
 def longest(signed: Items) -> Float64[Tensor, "pair 1"]:
     """Return the length of the longest vector of each pair."""
-    return torch.linalg.vector_norm(signed, dim=-1).amax(-1, keepdim=True)
+    return length(signed).amax(-1, keepdim=True)

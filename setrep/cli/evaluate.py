@@ -85,7 +85,7 @@ def verify_bounds(
         drawn = report["sampling"]
         print(f"{drawn['num_triples']} triples of {drawn['source_note']}, split {drawn['split']}")
         print(f"Report: {Path(output_dir or run) / 'bounds.html'}, numbers in bounds.json")
-    return 3 if any(row["num_violations"] for row in report["summary"].values()) else 0
+    return 3 if reports.count_violations(report) else 0
 
 
 def show_evaluation(evaluation: Any, as_json: bool) -> None:

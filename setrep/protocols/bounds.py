@@ -10,10 +10,12 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from setrep.aggregators import Aggregator
+from setrep.aggregators import Aggregator, CentroidAggregator
 from setrep.data.collections import draw_disjoint_triples
 from setrep.data.dataset import ItemDataset
 from setrep.errors import InputError, nearest
+from setrep.protocols.bound_certificates import certify
+from setrep.protocols.bound_losses import measure_losses
 from setrep.protocols.bound_rows import name_of_aggregator, rows_of
 from setrep.protocols.bound_statements import STATEMENTS, Statement
 
@@ -31,14 +33,16 @@ def verify_bounds(
     run: str = "",
     names: Sequence[str] | None = None,
     loss_margin: float = 0.0,
+    temperatures: Sequence[float] = (1.0, 0.5),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Check bounds on disjoint collections drawn from `dataset`; return `bounds.json`, schema 1.
 
     `embeddings` holds one row for each item. `max_triples` is shared evenly among `sizes`;
-    `names` chooses bounds (none: all); `loss_margin` is the margin of the bounds from losses.
-    `on_progress` is told how many triples are done, and of how many. Parts that are not computed
-    are none.
+    `names` chooses bounds; none: all, with certificates of retrieval and bounds on contrastive
+    losses, which are none otherwise. `loss_margin` is the margin of the bounds from triplet losses,
+    `temperatures` are those of contrastive ones. `on_progress` is told how many triples are done,
+    and of how many.
 
     Raises:
         InputError: a bound is unknown, the embeddings do not fit the data set, or no label has
@@ -74,6 +78,11 @@ def verify_bounds(
             f"No size of {list(counts)} leaves two disjoint collections of a label and one of "
             f"another in {dataset.name}. Ask for smaller sizes."
         )
+    certificates, losses = None, None
+    if names is None:
+        losses = measure_losses(embeddings.cpu(), dataset, temperatures, seed=seed)
+        if isinstance(aggregator, CentroidAggregator):
+            certificates = certify(embeddings.cpu(), dataset, sizes, seed=seed)
     sampling = {
         "dataset": dataset.name,
         "source_note": dataset.source_note,
@@ -96,14 +105,16 @@ def verify_bounds(
             name: summarise(name, statement, rows, aggregator)
             for name, statement in statements.items()
         },
-        "retrieval_certificates": None,
-        "loss_bounds": None,
+        "retrieval_certificates": certificates,
+        "loss_bounds": losses,
     }
 
 
 def count_violations(report: dict[str, Any]) -> int:
-    """Count the violated bounds of a report of `verify_bounds`."""
-    return sum(entry["num_violations"] for entry in report["summary"].values())
+    """Count the violated bounds of a report of `verify_bounds`, on distances and on losses."""
+    of_losses = sum(not row["holds"] for row in report["loss_bounds"] or ())
+    of_distances: int = sum(entry["num_violations"] for entry in report["summary"].values())
+    return of_losses + of_distances
 
 
 def choose_statements(names: Sequence[str] | None) -> dict[str, Statement]:

@@ -20,7 +20,9 @@ from rich.progress import (
 from setrep.config import Config
 from setrep.files import write_atomically
 from setrep.protocols.baselines import embed_dataset
+from setrep.protocols.bounds import count_violations
 from setrep.protocols.bounds import verify_bounds as verify
+from setrep.reports.bound_page import write_page
 from setrep.reports.runs import open_for_evaluation
 
 
@@ -54,12 +56,14 @@ def verify_bounds(
             run=Path(run).name,
             names=bounds,
             loss_margin=loss_margin(config),
+            temperatures=temperatures(config),
             on_progress=lambda done, _: bar.update(task, completed=done),
         )
     directory = Path(output_dir or run)
     write_atomically(
         directory / "bounds.json", json.dumps(report, indent=1, allow_nan=False).encode()
     )
+    write_page(report, data.dataset, directory / "bounds.html")
     return report
 
 
@@ -67,6 +71,12 @@ def loss_margin(config: Config) -> float:
     """Return the margin of the triplet loss that a run was trained with, else 0."""
     loss = config.loss
     return loss.margin if loss.name == "triplet" and not loss.soft else 0.0
+
+
+def temperatures(config: Config) -> tuple[float, ...]:
+    """Return 1, at which losses were published, and that of the run's loss, if it has one."""
+    has_one = config.loss.name != "triplet"
+    return (1.0, config.loss.temperature) if has_one else (1.0, 0.5)
 
 
 def progress() -> Progress:
@@ -81,3 +91,6 @@ def progress() -> Progress:
         console=console,
         disable=not console.is_terminal,
     )
+
+
+__all__ = ["count_violations", "verify_bounds"]

@@ -28,6 +28,7 @@ from setrep.protocols.baselines import (
     labels_as_in,
     pixel_embeddings,
 )
+from setrep.protocols.bound_statements import STATEMENTS
 from setrep.protocols.bounds import verify_bounds
 from setrep.protocols.results import Baselines, Evaluation, Scores
 from setrep.set_encoder import SetEncoder
@@ -207,6 +208,7 @@ def bounds_summary(
         sizes=sizes,
         max_triples=200,
         seed=config.training.seed,
+        names=list(STATEMENTS),
     )
     summary: dict[str, Any] = report["summary"]
     return summary
