@@ -90,28 +90,37 @@ class Loops:
         self.tau_minus = 1 - self.tau_plus
         self.floor = math.exp(-1 / self.t)
 
+        same = [[of_x == of_y for of_y in self.labels] for of_x in self.labels]
+        pairs = [list(zip(*of_x, strict=True)) for of_x in zip(self.h, same, strict=True)]
+        self._of = {
+            "everyone": self.h,
+            "positives": [[h for h, is_same in of_x if is_same] for of_x in pairs],
+            "negatives": [[h for h, is_same in of_x if not is_same] for of_x in pairs],
+        }
+        self.means = {source: [mean(of_x) for of_x in self._of[source]] for source in self._of}
+
     def everyone(self, x: int) -> list[float]:
-        return list(self.h[x])
+        return self._of["everyone"][x]
 
     def positives(self, x: int) -> list[float]:
-        return [self.h[x][y] for y in self.points if self.labels[y] == self.labels[x]]
+        return self._of["positives"][x]
 
     def negatives(self, x: int) -> list[float]:
-        return [self.h[x][y] for y in self.points if self.labels[y] != self.labels[x]]
+        return self._of["negatives"][x]
 
     def over_pairs(self, of) -> float:
         """Average of(x, h(x, x+)) over anchors and their positives."""
         return mean(mean(of(x, h) for h in self.positives(x)) for x in self.points)
 
     def unbiased_limit(self, n: int) -> float:
-        return self.over_pairs(lambda x, h: math.log1p(n * mean(self.negatives(x)) / h))
+        return self.over_pairs(lambda x, h: math.log1p(n * self.means["negatives"][x] / h))
 
     def biased_limit(self, n: int) -> float:
-        return self.over_pairs(lambda x, h: math.log1p(n * mean(self.everyone(x)) / h))
+        return self.over_pairs(lambda x, h: math.log1p(n * self.means["everyone"][x] / h))
 
     def positives_limit(self, n: int) -> float:
-        ratios = [mean(self.negatives(x)) / mean(self.positives(x)) for x in self.points]
-        return mean(math.log1p(n * ratio) for ratio in ratios)
+        pairs = zip(self.means["negatives"], self.means["positives"], strict=True)
+        return mean(math.log1p(n * e_minus / e_plus) for e_minus, e_plus in pairs)
 
     def loss(self, source: str, n: int) -> float:
         """The loss with n negatives of a source, over all draws."""
@@ -125,7 +134,7 @@ class Loops:
     def negatives_gaps(self, n: int, m: int) -> list[float]:
         """Every gap of debiased negatives, all of one probability."""
         return [
-            self.negatives_loss(h, u, v, n) - math.log1p(n * mean(self.negatives(x)) / h)
+            self.negatives_loss(h, u, v, n) - math.log1p(n * self.means["negatives"][x] / h)
             for x in self.points
             for h in self.positives(x)
             for u in itertools.product(self.everyone(x), repeat=n)
@@ -135,7 +144,7 @@ class Loops:
     def negatives_gaps_with_own_positive(self, n: int) -> list[float]:
         """The same with M = 1 and the positive itself in the estimate, as in code."""
         return [
-            self.negatives_loss(h, u, (h,), n) - math.log1p(n * mean(self.negatives(x)) / h)
+            self.negatives_loss(h, u, (h,), n) - math.log1p(n * self.means["negatives"][x] / h)
             for x in self.points
             for h in self.positives(x)
             for u in itertools.product(self.everyone(x), repeat=n)
@@ -149,7 +158,7 @@ class Loops:
         """Every gap of debiased positives with unlabelled items apart from negatives."""
         gaps = []
         for x in self.points:
-            limit = math.log1p(n_minus * mean(self.negatives(x)) / mean(self.positives(x)))
+            limit = math.log1p(n_minus * self.means["negatives"][x] / self.means["positives"][x])
             for h in self.positives(x):
                 for u in itertools.product(self.everyone(x), repeat=n):
                     p = (sum(u) + h + math.exp(1 / self.t)) / (n + 2) if with_pair else mean(u)
@@ -161,7 +170,7 @@ class Loops:
         """Every gap where both means share one sample of negatives."""
         gaps = []
         for x in self.points:
-            limit = math.log1p(n * mean(self.negatives(x)) / mean(self.positives(x)))
+            limit = math.log1p(n * self.means["negatives"][x] / self.means["positives"][x])
             for h in self.positives(x):
                 for w in itertools.product(self.negatives(x), repeat=n):
                     p = (sum(w) + h + math.exp(1 / self.t)) / (n + 2)

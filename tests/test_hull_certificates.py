@@ -46,9 +46,9 @@ def test_a_certificate_kept_in_half_the_digits_still_proves_nearly_the_same():
     torch.testing.assert_close(lower, upper, rtol=1e-5, atol=0)
 
 
-def tampered(found: HullCertificate, name: str, change: float, place: int = 0) -> HullCertificate:
+def tampered(found: HullCertificate, name: str, change: float) -> HullCertificate:
     values = getattr(found, name).clone()
-    values.view(-1)[place] += change
+    values.view(-1)[values.abs().argmax()] += change
     return replace(found, **{name: values})
 
 
@@ -57,7 +57,7 @@ TAMPERED = {
     "an upper bound too low": ("upper", -1e-9, "claim a distance"),
     "a lower bound of NaN": ("lower", torch.nan, "claim a distance"),
     "weights above 1 in sum": ("weights_a", 1e-3, "sum to 1"),
-    "a negative weight": ("weights_w", -2.0, "at least 0"),
+    "weights below 1 in sum": ("weights_w", -1e-3, "sum to 1"),
     "a weight of NaN": ("weights_w", torch.nan, "NaN"),
     "a longer direction": ("direction", 1.0, "length 1, or zero"),
     "an infinite direction": ("direction", torch.inf, "infinity"),
@@ -71,6 +71,11 @@ def test_a_tampered_certificate_is_refused(case):
     wrong = tampered(hull_distance(a, w), name, change)
     with pytest.raises(InputError, match=message):
         wrong.check(a, w)
+
+
+def test_a_negative_weight_is_refused_though_the_sum_is_1():
+    with pytest.raises(InputError, match="weights_w must be at least 0"):
+        hull_bounds([[0.0]], [[2.0], [3.0]], [1.0], [3.0, -2.0], [-1.0])
 
 
 def test_a_certificate_that_claims_more_than_it_proves_is_refused():

@@ -37,7 +37,7 @@ OMNIGLOT: dict[str, Any] = {
     },
     "augmentation": {"rotated_classes": False},
     "episode": {"classes_per_episode": 16, "collections_per_class": 2, "items_per_collection": 4},
-    "loss": {"name": "triplet"},
+    "loss": {"name": "triplet", "soft": False, "reduction": "mean_nonzero"},
     "miner": {"name": "semi_hard"},
     "optimizer": {"schedule": "constant"},
     "training": {"checkpoint_every": 200, "log_every": 50},

@@ -34,6 +34,16 @@ from setrep.bounds.convex import (
 )
 from setrep.bounds.hull import HullCertificate, hull_bounds, hull_distance
 from setrep.bounds.loss_bounds import LossBound, loss_bounds
+from setrep.bounds.losses import (
+    asymptotic_gap,
+    biased_loss_gap,
+    debiased_negatives_gap,
+    debiased_positives_gap,
+    kappa,
+    published_biased_loss_gap,
+    published_debiased_negatives_gap,
+    published_debiased_positives_gap,
+)
 from setrep.bounds.lower import lb0, lb1, margin_hull, score_gap
 from setrep.bounds.margins import inter_class_margin, one_sided_margin, symmetric_margin
 from setrep.bounds.mixtures import FiniteMixture
@@ -45,7 +55,17 @@ from setrep.bounds.retrieval import (
     triangle,
     triangle_pairs,
 )
-from setrep.bounds.sampling import PoolMoments, measure_pool
+from setrep.bounds.sampling import (
+    PoolMoments,
+    bernstein,
+    bounded_differences,
+    bousquet,
+    expected_distance,
+    expected_squared_distance,
+    measure_pool,
+    pinelis,
+    tail_probability,
+)
 from setrep.bounds.transport import TransportBound, transport_cost, w1
 from setrep.bounds.triples import Triples, measure
 from setrep.bounds.upper import (
@@ -76,21 +96,31 @@ __all__ = [
     "TransportBound",
     "Triples",
     "UpperBound",
+    "asymptotic_gap",
     "attention",
     "batch_hard",
+    "bernstein",
+    "biased_loss_gap",
+    "bounded_differences",
+    "bousquet",
     "certify_retrieval",
     "chamfer",
     "chernoff",
     "clopper_pearson",
     "convex",
     "coordinatewise",
+    "debiased_negatives_gap",
+    "debiased_positives_gap",
     "deep_sets",
+    "expected_distance",
+    "expected_squared_distance",
     "gem",
     "half_space",
     "hull_bounds",
     "hull_distance",
     "hull_upper",
     "inter_class_margin",
+    "kappa",
     "karimov",
     "lb0",
     "lb1",
@@ -107,6 +137,10 @@ __all__ = [
     "normalized",
     "normalized_lower",
     "one_sided_margin",
+    "pinelis",
+    "published_biased_loss_gap",
+    "published_debiased_negatives_gap",
+    "published_debiased_positives_gap",
     "q1",
     "q12",
     "score_gap",
@@ -114,6 +148,7 @@ __all__ = [
     "symmetric",
     "symmetric_chamfer",
     "symmetric_margin",
+    "tail_probability",
     "total_variation",
     "transport_cost",
     "triangle",

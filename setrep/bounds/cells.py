@@ -62,7 +62,7 @@ def measure_cells(gallery: Points, pools: Sequence[Points]) -> Cells:
 
 
 def least_log_moment(y: Float64[Tensor, "other item"]) -> Float64[Tensor, " other"]:
-    r"""Return $\min_{\theta \ge 0} \log \overline{e^{-\theta y}}$, -inf where all y are above 0.
+    r"""Return $\min_{\theta \ge 0} \log \overline{e^{-\theta y}}$, very low where all y are above 0.
 
     The function is convex, so $\theta$ is found by halving an interval of its logarithm, where
     the slope changes sign. Any $\theta$ gives a bound, so it need not be the best.
@@ -75,7 +75,7 @@ def least_log_moment(y: Float64[Tensor, "other item"]) -> Float64[Tensor, " othe
         is_falling = (torch.softmax(-torch.exp2(middle) * y, 1) * y).sum(1, keepdim=True) > 0
         low, high = torch.where(is_falling, middle, low), torch.where(is_falling, high, middle)
     moment = torch.logsumexp(-torch.exp2(low) * y, 1) - math.log(y.shape[1])
-    return moment.clamp(max=0).masked_fill((y > 0).all(1), -torch.inf)
+    return moment.clamp(max=0)
 
 
 def relative_to_gallery(

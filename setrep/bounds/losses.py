@@ -140,7 +140,7 @@ def asymptotic_gap(temperature: float) -> float:
     $$ 0 \le \mathbb{E}_{x, x^+} \log \Big(1 + \frac{N E_-}{h(x, x^+)}\Big) -
        \mathbb{E}_x \log \Big(1 + \frac{N E_-}{E_+}\Big) \le \frac{1}{2 t^2} $$
 
-    at every $N$. Troeshestova & Isachenko 2023, Lemma 1, has 0.
+    at every $N$. Troeshestova & Isachenko 2023, Eq. 9, has 0.
 
     Raises:
         InputError: the temperature is not a finite number above 0.

@@ -25,6 +25,7 @@ NUM_PICTURED = 10  # items of a collection
 THUMBNAIL = 64  # pixels
 NUM_LABELS = 100  # with a bound of their own
 CERTIFIED = 0.05  # probability of a wrong answer
+LEAST_ERROR = 1e-6  # that is told from 0 in a plot
 HEADINGS = {
     "same": "Two collections of one label",
     "other": "Collections of two labels",
@@ -245,7 +246,9 @@ def certificates(found: dict[str, Any] | None) -> list[dict[str, Any]]:
 def certificate_axis(certificates: Sequence[dict[str, Any]]) -> plots.Axis:
     """Choose one scale for the bounds and errors of all sizes, up to 1."""
     numbers = [number for of in certificates for number in (*of["bounds"], *(of["spread"] or ()))]
-    return plots.axis_of([min(number, 1.0) for number in numbers if number] + [1.0])
+    return plots.axis_of(
+        [min(max(number, LEAST_ERROR), 1.0) for number in numbers if number] + [1.0]
+    )
 
 
 def mean_of(labels: dict[str, dict[str, float | None]], kind: str) -> float | None:

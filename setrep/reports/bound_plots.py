@@ -42,8 +42,8 @@ class Axis:
     def ticks(self) -> list[float]:
         """Round numbers along the axis, about four."""
         if self.is_log:
-            first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-            exponents = range(first, last, max(1, (last - first) // 4))
+            first, last = math.floor(math.log10(self.low)), math.floor(math.log10(self.high))
+            exponents = range(last, first - 1, -max(1, (last + 1 - first) // 4))
             steps = (1, 2, 5) if self.high / self.low < 200 else (1,)
             found = [step * 10.0**exponent for exponent in exponents for step in steps]
         else:
