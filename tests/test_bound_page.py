@@ -478,6 +478,8 @@ def test_losses_are_a_table_and_one_that_does_not_hold_is_in_the_verdict(report,
     assert first["conditions"] == "negatives i.i.d.; positives i.i.d.num_positives: 4"
     assert (first["holds"], second["holds"]) == ("yes", "no")
     assert "Bounds on losses that do not hold: asymptotic." in page.verdict
+    assert "Not every bound held" in page.verdict
+    assert "Every bound held" not in page.verdict
     assert 'class="verdict bad"' in page.html
 
 
@@ -525,7 +527,8 @@ def test_points_lie_where_value_and_bound_are(report, page):
 def test_an_axis_is_logarithmic_if_numbers_span_decades():
     assert not bound_plots.axis_of([1.0, 2.0, 3.0]).is_log
     assert bound_plots.axis_of([0.01, 1.0]).is_log
-    assert not bound_plots.axis_of([0.0, 0.0, 0.01, 1.0]).is_log  # too many zeros to set aside
+    assert not bound_plots.axis_of([0.0, 0.0, 0.01, 0.5, 1.0]).is_log  # zeros count for something
+    assert bound_plots.axis_of([0.0, 0.0, 0.001, 0.002, 0.003, 1.0]).is_log  # all else at one point
     mostly = bound_plots.axis_of([0.0, *np.geomspace(0.01, 1, 50)])
     assert mostly.is_log
     assert mostly.place(0.0) == 0.0

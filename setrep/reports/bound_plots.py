@@ -59,11 +59,12 @@ def axis_of(numbers: Sequence[float]) -> Axis:
     """Choose a scale on which all numbers can be told apart: logarithmic if they span decades."""
     values = np.asarray(numbers, dtype=np.float64)
     positive = values[values > 0]
-    if len(positive) >= 0.95 * len(values) and len(positive):
-        high = float(positive.max())
-        usual = float(np.percentile(positive, 1))
+    if len(positive) and values.min() >= 0:
+        high, least = float(positive.max()), float(np.percentile(positive, 1))
+        # Zeros are set aside if they are few, or if what else there is could not be told apart.
+        usual = least if len(positive) >= 0.95 * len(values) else float(np.median(positive))
         if high / usual >= LOG_FROM:
-            low = max(float(positive.min()), usual / 10, high / WIDEST_LOG)
+            low = max(float(positive.min()), least / 10, high / WIDEST_LOG)
             return Axis(low / 1.1, high * 1.1, is_log=True)
     low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
     room = 0.04 * (high - low) or 1.0
