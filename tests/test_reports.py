@@ -15,6 +15,7 @@ from setrep.config import resolve
 from setrep.errors import InputError
 from setrep.item_format import ItemFormat
 from setrep.methods.supervised import embedding_spread
+from setrep.protocols.bound_statements import STATEMENTS
 from setrep.protocols.results import OneShotResult
 from setrep.reports import runs
 from setrep.reports.evaluation import EvaluationData, as_json, evaluate_set_encoder, load_task
@@ -84,7 +85,7 @@ def test_an_evaluation_has_exactly_the_keys_of_its_schema(evaluation):
         assert list(scores["one_shot"]) == ONE_SHOT
     assert [list(scores) for scores in found["baselines"].values()] == [SCORES, SCORES]
     assert found["linear_probe"] is None
-    assert set(found["bounds"]) == {"karimov", "margin_plus_max", "chamfer"}
+    assert set(found["bounds"]) == set(STATEMENTS)
 
 
 def test_what_is_absent_is_null_and_not_missing(plain):
