@@ -22,6 +22,7 @@ from setrep.reports import bound_page, bound_plots, runs
 from setrep.reports.bound_page import write_page
 from setrep.reports.bound_texts import MARGINS, THEOREMS
 from setrep.reports.bounds import verify_bounds as report_bounds
+from setrep.reports.loss_texts import LOSSES
 from setrep.reports.pages import picture
 from setrep.reports.typeset import formula, number, prose
 from tests.evaluations import glyphs
@@ -448,9 +449,9 @@ def test_missing_and_unknown_keys_of_certificates_and_losses_are_taken_with_grac
     page = Page(html_of(sparse, images(), tmp_path))
     rows = page.table("items", "queries", "measured error [95 %]")
     assert [row["measured error [95 %]"] for row in rows] == ["–", "0.100"]
-    losses = page.table("temperature", "negatives", "conditions")
+    losses = page.table("temperature", "negatives", "value, conditions")
     assert [row["holds"] for row in losses] == ["–", "–"]
-    assert losses[1]["conditions"] == "–later: [1, 2]"
+    assert losses[1]["value, conditions"] == "–; later: [1, 2]"
     assert 'class="verdict good"' in page.html
 
 
@@ -467,20 +468,33 @@ def test_losses_are_a_table_and_one_that_does_not_hold_is_in_the_verdict(report,
             "temperature": 0.5,
             "num_negatives": 254,
             "num_positives": 4,
+            "num_draws": 200,
+            "approximation": None,
         },
         {"name": "asymptotic", "value": 2.0, "bound": 1.5, "holds": False, "conditions": "unit"},
     ]
     page = Page(html_of(report | {"loss_bounds": losses}, images(), tmp_path))
-    first, second = page.table("temperature", "negatives", "conditions")
-    assert first["value ± standard error"] == "0.03140 ± 2.1e−4"
-    assert first["bounded by"] == "≤ 0.5770"
-    assert (first["temperature"], first["negatives"]) == ("0.500", "254")
-    assert first["conditions"] == "negatives i.i.d.; positives i.i.d.num_positives: 4"
+    first, second = page.table("temperature", "negatives", "value, conditions")
+    assert first["value ± standard error"] == "0.0314 ± 2.1e−4"
+    assert first["bounded by"] == "≤ 0.577"
+    counts = [first[key] for key in ("temperature", "negatives", "positives")]
+    assert counts == ["0.500", "254", "4"]
+    assert first["value, conditions"] == "negatives i.i.d.; positives i.i.d.; num draws: 200"
+    assert second["bounded by"] == "≤ 1.50"
     assert (first["holds"], second["holds"]) == ("yes", "no")
     assert "Bounds on losses that do not hold: asymptotic." in page.verdict
     assert "Not every bound held" in page.verdict
     assert "Every bound held" not in page.verdict
     assert 'class="verdict bad"' in page.html
+
+
+def test_bounds_on_losses_come_with_their_statements(report, tmp_path):
+    losses = [{"name": name} for name in ("L1, as published", "L3", "L3, of this mixture")]
+    html = html_of(report | {"loss_bounds": losses}, images(), tmp_path)
+    Page(html)
+    shown = [name for name, statement, *_ in LOSSES if formula(statement) in html]
+    assert shown == ["L1", "L3"]
+    assert "Debiased contrastive learning" in html
 
 
 def test_many_triples_are_not_all_drawn_but_violated_ones_are(tmp_path):

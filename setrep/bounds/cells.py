@@ -62,7 +62,7 @@ def measure_cells(gallery: Points, pools: Sequence[Points]) -> Cells:
 
 
 def least_log_moment(y: Float64[Tensor, "other item"]) -> Float64[Tensor, " other"]:
-    r"""Return $\min_{\theta \ge 0} \log \overline{e^{-\theta y}}$, very low where all y are above 0.
+    r"""Return $\min_{\theta \ge 0} \log \overline{e^{-\theta y}}$, very low if all y are above 0.
 
     The function is convex, so $\theta$ is found by halving an interval of its logarithm, where
     the slope changes sign. Any $\theta$ gives a bound, so it need not be the best.
