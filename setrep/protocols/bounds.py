@@ -149,6 +149,7 @@ def summarise(
     if why_not is not None:
         why_not = f"{why_not} The aggregator is '{name_of_aggregator(aggregator)}'."
     tightness = [entry["tightness"] for entry in found if entry["tightness"] is not None]
+    slack = [entry["slack"] for entry in found if entry["slack"] is not None]  # none: infinite
     return {
         "kind": statement.kind,
         "class": statement.knowledge,
@@ -159,7 +160,7 @@ def summarise(
         "tightness_median": percentile(tightness, 50),
         "tightness_p05": percentile(tightness, 5),
         "tightness_p95": percentile(tightness, 95),
-        "slack_median": percentile([entry["slack"] for entry in found], 50),
+        "slack_median": percentile(slack, 50),
     }
 
 

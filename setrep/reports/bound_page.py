@@ -15,6 +15,7 @@ from setrep.data.dataset import ItemDataset
 from setrep.files import write_atomically
 from setrep.reports import bound_plots as plots
 from setrep.reports.bound_texts import KNOWLEDGE, MARGINS, POSITIVES, SYMBOLS, THEOREMS, Theorem
+from setrep.reports.loss_texts import loss_texts
 from setrep.reports.pages import COLOURS, picture, render
 from setrep.reports.typeset import formula, number, prose
 
@@ -52,6 +53,7 @@ def write_page(report: dict[str, Any], dataset: ItemDataset, path: Path) -> None
         **TEXTS,
         **contents(report["rows"], report["summary"]),
         certificates=certificates(report.get("retrieval_certificates")),
+        loss_texts=loss_texts(report.get("loss_bounds")),
     )
     write_atomically(path, page.encode())
 
