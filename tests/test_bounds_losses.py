@@ -8,7 +8,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 
@@ -298,13 +298,15 @@ def test_the_bound_of_l1_from_the_mixture_equals_its_formula_and_is_below_kappa(
 @STATEMENT
 def test_the_gap_of_a_logarithm_is_bounded_by_the_deviation(values, floor, excess, scale):
     """T(s, g) for X of any few values about a mean at or above the floor."""
+    assume(abs(excess - losses.NEAR_ZERO) > 1e-9)  # rounding may decide between the two sides
     g = floor * (1 + excess)
     values = [g + scale * (value - mean(values)) for value in values]
     exact = mean(abs(math.log(max(value, floor) / g)) for value in values)
     s = deviation(values)
     of_s = torch.tensor([s], dtype=torch.float64).log()
     bound = float(log_gap(of_s, torch.tensor([g], dtype=torch.float64).log(), math.log(floor)))
-    assert exact <= bound * (1 + 1e-9) + 1e-12
+    drift = abs(mean(values) - g) / floor  # rounding has moved the mean
+    assert exact <= bound * (1 + 1e-9) + 2 * drift + 1e-12
     assert bound <= s / floor * (1 + 1e-9) + 1e-12
     if g / floor - 1 > 1e-3:
         assert bound == pytest.approx(slow_log_gap(s, g, floor), rel=1e-9, abs=1e-12)

@@ -276,13 +276,12 @@ def test_bounds_ignore_scale_place_and_the_order_of_labels_and_items(case, scale
     generator = np.random.default_rng(seed)
     spread = max(np.ptp(np.concatenate([gallery, *pools]), axis=0).max(), 1e-300)
     turn, _ = np.linalg.qr(generator.normal(size=(gallery.shape[1],) * 2))
-    cells = measure_cells(gallery, pools)
-    unsure = ((cells.gap.abs() < 1e-6 * spread) | (cells.width < 1e-6 * spread)).fill_diagonal_(
-        False
-    )
+    sides = [y for k, pool in enumerate(pools) for y in planes(gallery, pool, k).values()]
     largest = np.abs(np.concatenate([gallery, *pools])).max()
-    if bool(unsure.any()) or spread < 1e-9 * largest:
+    unsure = max(1e-6 * spread, 1e-12 * largest)
+    if any(min(*np.abs(y), abs(y.mean()), np.ptp(y)) < unsure for y in sides):
         return  # where a bound jumps, rounding decides on which side it is
+    cells = measure_cells(gallery, pools)
     labels = generator.permutation(len(pools))
     moved = [scale * (pools[label] @ turn + spread) for label in labels]
     moved = [generator.permutation(pool) for pool in moved]
