@@ -97,6 +97,14 @@ def test_a_certificate_that_claims_more_than_it_proves_is_refused():
         found.check(other, w)
 
 
+def test_a_claim_beyond_what_is_proved_by_a_rounding_passes():
+    a, w = draw_pairs(3)
+    found = hull_distance(a, w)
+    infinite = torch.full_like(found.lower, torch.inf)
+    wider = torch.nextafter(found.lower, infinite), torch.nextafter(found.upper, -infinite)
+    replace(found, lower=wider[0], upper=wider[1]).check(a, w)
+
+
 def test_a_certificate_that_claims_less_passes_and_is_returned_with_what_it_proves():
     a, w = draw_pairs(3)
     found = hull_distance(a, w)
@@ -148,6 +156,7 @@ def test_many_pairs_at_once_equal_each_by_itself(at_once, monkeypatch):
     w[0, :, 0] = a[0].mean(axis=-2)  # so that some hulls meet
     together = hull_distance(a, w)
     assert int((together.lower > 0).sum()) == 8
+    assert not bool(together.direction[0].any())
     for i, j in np.ndindex(3, 4):
         alone = hull_distance(a[i, j], w[i, j])
         assert abs(float(alone.lower - together.lower[i, j])) < 1e-13
@@ -228,9 +237,10 @@ def test_large_collections_far_from_the_origin_are_solved():
     assert float(hull_distance(a, w).gap) < 1e-11
 
 
-def test_the_solver_does_not_run_out_of_steps():
+@pytest.mark.parametrize("dim", [39, 8])  # in 8 dimensions the hulls meet
+def test_the_solver_needs_few_steps(dim):
     generator = torch.Generator().manual_seed(0)
-    points = torch.randn(200, 40, 39, dtype=torch.float64, generator=generator)
+    points = torch.randn(200, 40, dim, dtype=torch.float64, generator=generator)
     full = nearest_points.nearest_points(points, 20)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(nearest_points, "STEPS_PER_ITEM", 1)

@@ -12,7 +12,7 @@ Items = Float64[Tensor, "pair n dim"]
 Weights = Float64[Tensor, "pair n"]
 Vector = Float64[Tensor, "pair dim"]
 Chosen = Bool[Tensor, "pair n"]
-# Relative to the longest vector, less than this is nothing but rounding.
+# Relative to the longest vector, anything shorter is taken for rounding.
 ROUNDING = 1e-14
 # Items are added that are at least this far behind the face, relative to the one furthest behind.
 AT_ONCE = 0.5
@@ -37,7 +37,7 @@ def nearest_points(points: Items, num_first: int) -> tuple[Weights, Vector]:
     is_first = torch.arange(num_items) < num_first
     signed = torch.where(is_first, 1.0, -1.0).to(points).unsqueeze(-1) * points
     weights = nearest_items(points, num_first)
-    active, idle = weights > 0, torch.zeros_like(weights, dtype=torch.bool)
+    active = weights > 0
     vector = torch.zeros_like(points[:, 0])
     left = torch.arange(len(points))
     for _ in range(STEPS_PER_ITEM * (num_items + 1)):
@@ -48,12 +48,8 @@ def nearest_points(points: Items, num_first: int) -> tuple[Weights, Vector]:
         target, normal = to_face(x, before, items, base)
         after, kept = towards(before, target, items)
         is_reached = (kept == items).all(-1, keepdim=True)
-        # Items dropped as soon as they are added are behind by rounding: not again before a move.
-        resting = idle[left] & (after == before).all(-1, keepdim=True)
-        resting = resting | ((before == 0) & items & ~kept)
-        added = behind(x, normal, base, items | resting) & is_reached
-        weights[left], active[left], idle[left] = after, kept | added, resting
-        vector[left] = torch.where(is_reached, normal, vector[left])
+        added = behind(x, normal, base, items) & is_reached
+        weights[left], active[left], vector[left] = after, kept | added, normal
         left = left[~is_reached.squeeze(-1) | added.any(-1)]
     return weights, vector
 
@@ -80,7 +76,7 @@ def to_face(
     """Return weights of the nearest points of the affine hulls, and the vector between them."""
     edges = signed - signed.gather(1, base.unsqueeze(-1).expand_as(signed))
     lengths = length(edges)
-    is_edge = active & (lengths > ROUNDING * longest(signed))
+    is_edge = active & (lengths > 0)
     lengths = lengths.masked_fill(~is_edge, 1.0)
     edges = is_edge.unsqueeze(-1) * edges / lengths.unsqueeze(-1)
     vector = torch.einsum("bn,bnd->bd", weights, signed)
@@ -105,16 +101,11 @@ def towards(weights: Weights, target: Weights, active: Chosen) -> tuple[Weights,
     return torch.lerp(weights, target, least).clamp(min=0) * kept, kept
 
 
-def behind(signed: Items, normal: Vector, base: Int64[Tensor, "pair n"], known: Chosen) -> Chosen:
-    """Return the items, but for the known ones, that are most behind the face, if any is."""
+def behind(signed: Items, normal: Vector, base: Int64[Tensor, "pair n"], active: Chosen) -> Chosen:
+    """Return the items that are most behind the face, if any is."""
     along = torch.einsum("bnd,bd->bn", signed, normal)
-    depth = (along.gather(1, base) - along).masked_fill(known, 0.0)
-    least = ROUNDING * longest(signed)
+    depth = (along.gather(1, base) - along).masked_fill(active, 0.0)
+    rounding = ROUNDING * length(signed).amax(-1, keepdim=True)
     size = length(normal).unsqueeze(-1)
-    is_far = depth >= torch.maximum(AT_ONCE * depth.amax(-1, keepdim=True), least * size)
-    return is_far & (depth > 0) & (size > least)
-
-
-def longest(signed: Items) -> Float64[Tensor, "pair 1"]:
-    """Return the length of the longest vector of each pair."""
-    return length(signed).amax(-1, keepdim=True)
+    least = torch.maximum(AT_ONCE * depth.amax(-1, keepdim=True), rounding * size)
+    return (depth >= least) & (size > rounding)
