@@ -551,6 +551,8 @@ def test_rounding_of_embeddings_is_divided_away(dtype):
     exact = FiniteMixture.from_embeddings(POINTS, LABELS, 0.07)
     error = 4 * torch.finfo(dtype).eps / 0.07
     assert float((mixture.logits - exact.logits).abs().max()) < error
+    longer = FiniteMixture.from_embeddings(1.005 * POINTS, LABELS, 0.07)
+    np.testing.assert_allclose(longer.logits, exact.logits, atol=1e-12)
 
 
 def test_equal_embeddings_have_no_deviation_and_no_gap():
