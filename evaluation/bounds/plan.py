@@ -51,8 +51,10 @@ DIGITS: dict[str, Any] = {
     "optimizer": {"schedule": "constant"},
     "evaluation": {"sizes": [5], "num_bootstrap": 1, "baselines": False},
 }
-FREE = {"encoder": {"normalize": False}, "loss": {"margin": 1.0}}
-LENGTHS: dict[str, dict[str, Any]] = {"unit": {}, "free": FREE}
+LENGTHS: dict[str, dict[str, Any]] = {
+    "unit": {"encoder": {"normalize": True}},
+    "free": {"encoder": {"normalize": False}, "loss": {"margin": 1.0}},
+}
 
 
 def karimov(lengths: dict[str, Any]) -> dict[str, Any]:
@@ -67,7 +69,7 @@ def cells(budget: str) -> list[Cell]:
         return [
             Cell(budget, "random", "random", num_triples=100),
             Cell(budget, "digits", "digits", num_triples=20),
-            Cell(budget, "encoder", "digits-unit-seed0", DIGITS, (0, 2), 20),
+            Cell(budget, "encoder", "digits-free-seed0", DIGITS, (0, 2), 20),
         ]
     steps = (0, 50, 200, 800) if budget == "cpu" else (0, 500, 2000, 8000)
     return [
