@@ -30,7 +30,7 @@ def scale_of(points: list[np.ndarray]) -> float:
 def squared_error(points: list[np.ndarray]) -> float:
     sizes = sum(len(x) for x in points)
     of_input = max(np.abs(x).max() for x in points) * np.finfo(float).eps
-    return 1e-14 * (sizes + points[0].shape[1]) * scale_of(points) ** 2 + 10 * of_input**2
+    return 1e-14 * (sizes + points[0].shape[1]) * scale_of(points) ** 2 + 100 * of_input**2
 
 
 @given(triples_of_points)
@@ -210,6 +210,28 @@ def test_the_quadratic_bounds_are_attained_where_the_linear_one_is():
     for bound in (bounds.q12, bounds.q1, bounds.chamfer):
         assert float(bound(triples).bound) == pytest.approx(6, rel=1e-12)
         assert float(triples.distance_same) == 6
+
+
+def near_zero(seed: int) -> list[np.ndarray]:
+    """Return A on a sphere about the one item of B, its centroid barely off it: all attained."""
+    generator = np.random.default_rng(seed)
+    apart = 10.0 ** generator.uniform(-13, -6)
+    around = math.sqrt(1 - apart**2)
+    items = np.array([[apart, around, 0], [apart, -around, 0], [0, 0, 0], [0, 0, 1.5]])
+    rotation = np.linalg.qr(generator.normal(size=(3, 3))).Q
+    items = items @ rotation + generator.choice([0.0, 10.0])
+    return [items[:2], items[2:3], items[3:]]
+
+
+@pytest.mark.parametrize("name", ["q1", "q12", "symmetric", "weighted"])
+def test_quadratic_bounds_hold_where_their_square_is_all_rounding(name):
+    even = np.full((1, 2), 0.5), np.ones((1, 1))
+    for seed in range(200):
+        triples = bounds.measure(*(x[None] for x in near_zero(seed)))
+        more = even if name == "weighted" else ()
+        found = getattr(bounds, name)(triples, *more)
+        assert bool(found.holds.all()), (seed, found)
+        assert float(found.bound) < 1e-5
 
 
 @pytest.mark.parametrize("bound", EVERY, ids=lambda bound: bound.__name__)

@@ -29,6 +29,12 @@ def write_table(budget: str, cells: Sequence[Cell], results: Path) -> str:
     stages = [(cell, kept) for cell, kept in done if cell.kind != "random"]
     if stages:
         lines += encoder_table(stages)
+    encoders: dict[str, list[dict[str, Any]]] = {}
+    for cell, kept in done:
+        if cell.kind == "encoder":
+            encoders.setdefault(cell.name.rpartition("-seed")[0], []).append(kept)
+    for name, seeds in encoders.items():
+        lines += tightness_table(name, seeds)
     text = "\n".join(lines) + "\n"
     path = results / SUITE / budget / "table.md"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,6 +93,33 @@ def encoder_table(stages: list[tuple[Cell, dict[str, Any]]]) -> list[str]:
             ]
             lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def tightness_table(name: str, seeds: list[dict[str, Any]]) -> list[str]:
+    """Tabulate the median tightness of every bound by steps of training."""
+    stages = [[kept["stages"][i] for kept in seeds] for i in range(len(seeds[0]["stages"]))]
+    several = f", mean and range of {len(seeds)} seeds" if len(seeds) > 1 else ""
+    lines = [
+        f"{name}: median tightness over triples{several}, by steps of training.",
+        "",
+        f"| bound | {' | '.join(str(stage[0]['steps']) for stage in stages)} |",
+        "|---" * (1 + len(stages)) + "|",
+    ]
+    for bound, entry in stages[0][0]["summary"].items():
+        if entry["applies"]:
+            medians = [[x["summary"][bound]["tightness_median"] for x in stage] for stage in stages]
+            lines.append(f"| {bound} | {' | '.join(spread(found) for found in medians)} |")
+    below = [spread([x["margin_below_0"] for x in stage]) for stage in stages]
+    return [*lines, f"| triples whose two-sided margin is below 0 | {' | '.join(below)} |", ""]
+
+
+def spread(found: list[float | None]) -> str:
+    """Write the mean of what seeds gave, and its range."""
+    numbers = [number for number in found if number is not None]
+    if not numbers:
+        return ""
+    mean = f"{sum(numbers) / len(numbers):.3f}"
+    return mean if len(numbers) == 1 else f"{mean} [{min(numbers):.3f}, {max(numbers):.3f}]"
 
 
 def shown(found: dict[str, float], digits: int) -> str:

@@ -65,11 +65,7 @@ def weighted(
     value = triples.unit * length(means[0] - means[1])
     apart = (triples.b - means[1].unsqueeze(-2)).square().sum(-1)
     spread_b = triples.unit * (beta * apart).sum(-1).sqrt()
-    found = radii(triples, margin)
-    bound = torch.minimum(
-        quadratic(triples, found, weights=alpha, spread_b=spread_b),
-        quadratic(triples, found, weights=alpha),
-    )
+    bound = quadratic(triples, radii(triples, margin), weights=alpha, spread_b=spread_b)
     return UpperBound(value, bound, triples.scale_outside)
 
 

@@ -34,11 +34,7 @@ def lb1(triples: Triples, margin: Margin = None) -> LowerBound:
     far = (pairs - m[..., None, None]).clamp(min=0) / unit[..., None, None]
     v1, v3 = triples.spread_a / unit, triples.spread_w / unit
     squared = far.square().mean((-2, -1)) - v1.square() - v3.square()
-    return LowerBound(
-        triples.distance_other,
-        torch.maximum(root(triples, squared), lb0(triples, m).bound),
-        triples.scale,
-    )
+    return LowerBound(triples.distance_other, root(triples, squared), triples.scale)
 
 
 def lb0(triples: Triples, margin: Margin = None) -> LowerBound:

@@ -61,9 +61,7 @@ def q12(triples: Triples, margin: Margin = None) -> UpperBound:
 
     $$ \|c_1 - c_2\|^2 \le Q_{12}^2 = \frac{1}{n_1} \sum_i r_i^2 - V_1 - V_2 $$
     """
-    found = radii(triples, margin)
-    with_spread = quadratic(triples, found, spread_b=triples.spread_b)
-    return same(triples, torch.minimum(with_spread, quadratic(triples, found)))
+    return same(triples, quadratic(triples, radii(triples, margin), spread_b=triples.spread_b))
 
 
 def multi_negative(
@@ -202,7 +200,7 @@ def quadratic(
     spread_b: Float64[Tensor, "*triple"] | None = None,
     scale: Float64[Tensor, "*triple"] | None = None,
 ) -> Float64[Tensor, "*triple"]:
-    r"""Return $\sqrt{\sum_i \alpha_i r_i^2 - V_\alpha - V_2}$, never above $\sum_i \alpha_i r_i$.
+    r"""Return $\sqrt{\sum_i \alpha_i r_i^2 - V_\alpha - V_2}$, at most $\sum_i \alpha_i r_i$.
 
     Radii are 1-Lipschitz, so with $\bar r = \sum_i \alpha_i r_i$ no term of
 
@@ -225,4 +223,4 @@ def quadratic(
     reach = (triples.scale if scale is None else scale) / unit
     share = rounding(num_items + triples.b.shape[-2], dim_of(triples))
     error = share * reach * (mean + apart.amax((-2, -1)) + spread)
-    return unit * torch.minimum((squared.clamp(min=0) + error).sqrt(), mean)
+    return unit * (squared.clamp(min=0) + error).sqrt()
