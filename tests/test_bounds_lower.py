@@ -156,6 +156,17 @@ def test_scaling_the_points_scales_every_lower_bound(bound, points, exponent):
     assert bool(bound(after).holds)
 
 
+@given(points=triples_of_points, exponent=st.integers(-200, 200))
+@settings(max_examples=30, deadline=None)
+def test_scaling_the_points_squares_into_the_gap_of_scores_and_its_tolerance(points, exponent):
+    unit = 2.0**exponent
+    before = bounds.score_gap(bounds.measure(*points))
+    after = bounds.score_gap(bounds.measure(*(unit * x for x in points)))
+    for name in ("value", "bound", "tolerance"):
+        found, expected = getattr(after, name), unit**2 * getattr(before, name)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("bound", EVERY, ids=lambda bound: bound.__name__)
 def test_many_triples_at_once_equal_each_by_itself(bound):
     generator = np.random.default_rng(0)
