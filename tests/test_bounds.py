@@ -202,3 +202,22 @@ def test_bad_points_are_refused_in_one_line(name, a, w, problem):
     with pytest.raises(InputError, match=problem) as caught:
         bounds.measure(a, np.zeros((1, 2)), w)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "sign"), [(bounds.UpperBound, 1), (bounds.LowerBound, -1)])
+@pytest.mark.parametrize(
+    ("bound", "scale", "allowed"), [(3.0, 0.0, 3e-9), (-3.0, 0.0, 3e-9), (0.0, 5.0, 5e-11)]
+)
+def test_a_bound_is_violated_from_just_beyond_the_stated_tolerance(
+    kind, sign, bound, scale, allowed
+):
+    bound, scale = (torch.tensor(x, dtype=torch.float64) for x in (bound, scale))
+    for share, holds in ((0.0, True), (0.99, True), (1.01, False), (1e3, False)):
+        found = kind(bound + sign * share * allowed, bound, scale)
+        assert bool(found.holds) is holds, share
+
+
+def test_a_margin_that_is_none_of_these_collections_leaves_radii_of_zero():
+    triples = bounds.measure([[1.0], [2.0]], [[1.5]], [[3.0]])
+    assert float(bounds.convex(triples, margin=-100.0).bound) == 0
+    assert float(bounds.gem(triples, 3.0, margin=-100.0).bound) == 0
