@@ -221,3 +221,18 @@ def test_a_margin_that_is_none_of_these_collections_leaves_radii_of_zero():
     triples = bounds.measure([[1.0], [2.0]], [[1.5]], [[3.0]])
     assert float(bounds.convex(triples, margin=-100.0).bound) == 0
     assert float(bounds.gem(triples, 3.0, margin=-100.0).bound) == 0
+
+
+def test_tightness_is_of_more_than_rounding_and_of_bounds_that_say_something():
+    one = torch.tensor(1.0, dtype=torch.float64)
+    assert float(bounds.UpperBound(one, 4 * one, one).tightness) == 0.25
+    assert float(bounds.LowerBound(4 * one, one, one).tightness) == 0.25
+    assert float(bounds.LowerBound(one, -one, one).tightness) == 0
+    for kind in (bounds.UpperBound, bounds.LowerBound):
+        assert math.isnan(kind(1e-10 * one, 1e-10 * one, one).tightness)
+        assert float(kind(1e-8 * one, 1e-8 * one, one).tightness) == 1
+
+
+def test_the_scale_is_the_largest_distance_between_any_two_of_the_collections():
+    for order in itertools.permutations([[[0.0]], [[1.0]], [[-1.0]]]):
+        assert float(bounds.measure(*order).scale) == 2
