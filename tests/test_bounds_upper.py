@@ -212,6 +212,15 @@ def test_the_quadratic_bounds_are_attained_where_the_linear_one_is():
         assert float(triples.distance_same) == 6
 
 
+def test_a_loss_margin_far_above_the_distances_rounds_and_is_not_called_a_violation():
+    for seed in range(50):
+        apart = np.random.default_rng(seed).uniform(0.1, 1.0)
+        triples = bounds.measure(column(0), column(apart), column(apart))  # attained at any margin
+        for bound in (bounds.mean_loss, bounds.batch_hard):
+            for alpha in (-1e7, 1e7, 1e12):
+                assert bool(bound(triples, alpha).holds), (bound, alpha)
+
+
 def near_zero(seed: int) -> list[np.ndarray]:
     """Return A on a sphere about the one item of B, its centroid barely off it: all attained."""
     generator = np.random.default_rng(seed)
