@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 from setrep.errors import InputError
@@ -48,6 +49,22 @@ def replace_files(folder: Path, contents: dict[str, bytes]) -> None:
         for temporary in staged.values():
             if temporary.is_file():
                 temporary.unlink()
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Try whether files can be written to a directory, before work is done for them.
+
+    Raises:
+        InputError: they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"Cannot write to {folder}: {error.strerror}. Choose another directory."
+        ) from error
 
 
 def sweep(folder: Path, prefix: str, suffix: str = "") -> None:

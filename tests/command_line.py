@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -115,4 +116,6 @@ def place(tmp_path_factory):
         assert done.code == 0, done.err
         (root / f"{name}.out").write_text(done.out)
         (root / f"{name}.err").write_text(done.err)
+    (root / "unfinished").mkdir()
+    shutil.copy(root / "digits_run" / "config.yaml", root / "unfinished")
     return root

@@ -95,6 +95,15 @@ def test_a3_softmax_is_no_further_from_even_than_its_scores_allow(scores):
     assert variation <= bounds.softmax_variation(max(scores) - min(scores)) + 1e-12
 
 
+@pytest.mark.parametrize("oscillation", [0.1, 1.0, 3.0, 8.0])
+def test_a3_softmax_comes_as_near_as_one_likes(oscillation):
+    num_high = round(10_000 / (1 + math.exp(oscillation / 2)))
+    scores = torch.zeros(10_000, dtype=torch.float64)
+    scores[:num_high] = oscillation
+    variation = float((scores.softmax(0) - 1e-4).abs().sum()) / 2
+    assert variation == pytest.approx(bounds.softmax_variation(oscillation), rel=1e-4)
+
+
 @given(triples_of_points, seeds)
 @STATEMENT
 def test_a4_attention_keeps_to_the_bound_that_knows_no_weights(points, seed):
@@ -113,6 +122,11 @@ def test_a4_attention_keeps_to_the_bound_that_knows_no_weights(points, seed):
         value_norm=float(np.linalg.norm(projection, 2)),
     )
     assert bool(found.holds)
+    both = np.concatenate([a, b])
+    reach = np.linalg.norm(kappa) * max(math.dist(x, y) for x in both for y in both)
+    mean = sum(reference.radius(*points)) / len(a)
+    expected = math.exp(reach) * np.linalg.norm(projection, 2) * (1 + reach) * mean
+    assert float(found.bound) == pytest.approx(expected, rel=1e-8, abs=1e-9 * scale_of(points))
 
 
 @given(triples_of_points, seeds)
@@ -130,7 +144,10 @@ def test_t2c_every_convex_embedding_keeps_to_the_largest_radius(points, seed):
     assert float(found.bound) == pytest.approx(expected, **close)
     gamma = draw_weights(len(w), seed + 2)
     apart = torch.tensor(math.dist(alpha @ a, gamma @ w), dtype=torch.float64)
-    assert bool(bounds.hull_upper(triples, apart).holds)
+    between = bounds.hull_upper(triples, apart)
+    assert bool(between.holds)
+    largest_between = max(math.dist(x, v) for x in a for v in w)
+    assert float(between.bound) == pytest.approx(largest_between, **close)
 
 
 @given(triples_of_points)

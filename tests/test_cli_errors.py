@@ -120,6 +120,17 @@ BAD = {
     ),
     "evaluate no one-shot": ("evaluate {place}/digits_run --one-shot {place}/not.zip", "whole zip"),
     "verify no run": ("verify-bounds {place}/empty", "is not a run"),
+    "verify an unfinished run": ("verify-bounds {place}/unfinished", "--resume --output-dir"),
+    "verify into a file": (
+        "verify-bounds {place}/digits_run --output-dir {place}/vectors.npz/here",
+        "Cannot write to",
+    ),
+    "verify what does not apply": (
+        "verify-bounds {place}/digits_run --bounds gem",
+        "none is of the aggregator 'centroid'",
+    ),
+    "verify no bound": ("verify-bounds {place}/digits_run --bounds=", "Unknown bound ''"),
+    "verify nothing": ("verify-bounds {place}/nowhere", "There is no run"),
     "verify a size of words": ("verify-bounds {place}/digits_run --sizes few", "found 'few'"),
     "verify too large a size": ("verify-bounds {place}/digits_run --sizes 500", "too few items"),
     "verify no triples": ("verify-bounds {place}/digits_run --max-triples 0", "--max-triples"),

@@ -100,9 +100,12 @@ def test_verify_bounds_writes_its_report_and_finds_no_violation(place, tmp_path)
     assert "margin_plus_max" in shown.out
     assert f"Report: {target / 'bounds.html'}" in shown.out
     assert "20 triples of " in shown.out
+    assert "Every bound held: " in shown.out
     report = json.loads((target / "bounds.json").read_text())
     done = call(*arguments, "--output-dir", target, "--json", "--sizes", "2", cwd=tmp_path)
-    summary = json.loads(done.out)
+    printed = json.loads(done.out)
+    assert set(printed) == set(report) - {"rows"}
+    summary = printed["summary"]
     assert set(summary) == set(report["summary"]) >= {"karimov", "q12", "w1", "hull_lower"}
     assert summary["karimov"]["num_checked"] == 20
     assert set(files(place / "digits_run")) == BARE_RUN
@@ -120,8 +123,8 @@ def test_a_violated_bound_ends_with_status_3(place, tmp_path, monkeypatch):
     arguments = ["--max-triples", "20", "--output-dir", tmp_path, "--json"]
     done = call("verify-bounds", place / "vectors_run", *arguments, "--sizes=2", cwd=tmp_path)
     assert done.code == 3
-    assert json.loads(done.out)["karimov"]["num_violations"] == 20
-    assert json.loads(done.out)["chamfer"]["num_violations"] == 0
+    assert json.loads(done.out)["summary"]["karimov"]["num_violations"] == 20
+    assert json.loads(done.out)["summary"]["chamfer"]["num_violations"] == 0
 
 
 @pytest.mark.parametrize("channels", [1, 3])

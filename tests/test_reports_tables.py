@@ -8,15 +8,10 @@ import io
 import pytest
 from rich.console import Console
 
+from setrep.reports import bound_tables
+from setrep.reports.bound_tables import bounds_table
 from setrep.reports.search import query_table
-from setrep.reports.tables import (
-    bounds_table,
-    class_note,
-    evaluation_table,
-    not_applying,
-    percent,
-    verdict,
-)
+from setrep.reports.tables import class_note, evaluation_table, percent, verdict
 from setrep.retrieval import Match
 from tests.evaluations import evaluation as evaluation
 from tests.evaluations import plain as plain
@@ -138,8 +133,48 @@ def test_bounds_fit_80_columns_with_all_their_numbers():
     assert "…" not in text
     for part in ("margin_plus_max", "1000000", "12345", "0.843 [0.200, 1.000]", "–"):
         assert part in text
-    assert not_applying(report) == "Of other aggregators: elsewhere."
-    assert not_applying({"summary": {"q12": bound_row()}}) is None
+
+
+def bound_report(**changes):
+    drawn = {"num_triples": 40, "source_note": "digits", "split": "test"}
+    losses = [{"name": "L1", "holds": True}, {"name": "L3", "holds": True}]
+    labels = {"one": {"bound": 0.05}, "two": {"bound": 0.051}, "three": {"bound": 1.0}}
+    size = {"size": 20, "error": 0.125, "is_calibrated": True, "per_label": labels}
+    certificates = {"num_labels": 3, "sizes": [size | {"size": 5}, size]}
+    report = {
+        "sampling": drawn,
+        "summary": {
+            "karimov": bound_row(num_checked=40),
+            "gem": bound_row(num_checked=0, applies=False),
+        },
+        "loss_bounds": losses,
+        "retrieval_certificates": certificates,
+    }
+    return report | changes
+
+
+def test_the_verdict_says_what_held_and_what_is_certified():
+    assert list(bound_tables.verdict(bound_report())) == [
+        "40 triples of digits, split test",
+        "Every bound held: 40 checks on distances, 2 on losses. Attained is tightness 1.",
+        "Retrieval of 20 items: error 12.5 %, certified to be at most 5 % for 1 of 3 labels.",
+        "Of other aggregators: gem.",
+    ]
+    few = bound_report(
+        loss_bounds=None, retrieval_certificates=None, summary={"q1": bound_row(num_checked=2)}
+    )
+    assert list(bound_tables.verdict(few))[1:] == [
+        "Every bound held: 2 checks on distances. Attained is tightness 1."
+    ]
+
+
+def test_the_verdict_names_all_that_is_violated():
+    report = bound_report(summary={"q1": bound_row(num_violations=3, num_checked=9)})
+    report["loss_bounds"][1]["holds"] = False
+    report["retrieval_certificates"]["sizes"][1]["is_calibrated"] = False
+    assert list(bound_tables.verdict(report))[1] == (
+        "VIOLATED: q1, L3 (loss), certificate at 20 items; 9 checks, 2 on losses."
+    )
 
 
 def test_matches_fit_80_columns_with_whole_names_and_scores():

@@ -196,6 +196,14 @@ def test_a_false_bound_is_reported_as_violated(monkeypatch):
     )
 
 
+def test_losses_and_certificates_that_fail_count_as_violated():
+    report = verify(make_dataset(), max_triples=9, sizes=(1, 2))
+    assert count_violations(report) == 0
+    report["loss_bounds"][0]["holds"] = False
+    report["retrieval_certificates"]["sizes"][1]["is_calibrated"] = False
+    assert count_violations(report) == 2
+
+
 def test_collapsed_embeddings_hold_with_undefined_tightness():
     dataset = make_dataset()
     report = verify_bounds(
@@ -241,6 +249,8 @@ def test_labels_that_are_too_small_are_named(caplog):
     ("options", "message"),
     [
         ({"names": ["karimof"]}, "Did you mean 'karimov'"),
+        ({"names": ["gem", "max"]}, r"\(gem, max\), none is of the aggregator 'centroid'; these"),
+        ({"names": [""]}, "Unknown bound ''"),
         ({"sizes": ()}, "at least one size"),
         ({"sizes": (1, 2), "max_triples": 1}, "one triple for each"),
         ({"sizes": (0,)}, "at least one item"),

@@ -34,7 +34,7 @@ class Bound:
 
     @property
     def tightness(self) -> Float64[Tensor, "*triple"]:
-        """Smaller over larger side, 1 when attained; NaN where that is nothing but rounding."""
+        """Smaller over larger side, 1 when attained; NaN where that says nothing."""
         raise NotImplementedError
 
     @property
@@ -50,9 +50,11 @@ class Bound:
     def ratio(
         self, part: Float64[Tensor, "*triple"], whole: Float64[Tensor, "*triple"]
     ) -> Float64[Tensor, "*triple"]:
-        """Divide where the whole is more than rounding."""
+        """Divide where the whole is more than rounding; above 1 only where a bound is violated."""
         is_defined = whole > 100 * ABSOLUTE_TOLERANCE * self.scale
-        return torch.where(is_defined, part / whole, torch.nan)
+        found = part / whole
+        found = torch.where(self.holds, found.clamp(max=1), found)
+        return torch.where(is_defined, found, torch.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +87,7 @@ class LowerBound(Bound):
 
     @property
     def tightness(self) -> Float64[Tensor, "*triple"]:
-        """Bound over value, 1 when attained; NaN where the value is nothing but rounding.
+        """Bound over value, 1 when attained; NaN where the value is rounding or below 0.
 
         A bound below 0, which says nothing, counts as 0.
         """

@@ -18,7 +18,7 @@ from setrep.errors import InputError
 ROUNDING_OUTSIDE = 10 * EPSILON / ABSOLUTE_TOLERANCE
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Triples:
     r"""Triples of collections (A, B, W) in float64, and their distances; see `measure`.
 
@@ -32,6 +32,10 @@ class Triples:
     w: Float64[Tensor, "*triple n3 dim"]
     origin: Float64[Tensor, "*triple dim"]  # the centroid of A
     unit: Float64[Tensor, "*triple"]
+
+    def __repr__(self) -> str:
+        a, b, w = (tuple(x.shape) for x in (self.a, self.b, self.w))
+        return f"Triples(a={a}, b={b}, w={w})"
 
     def between(
         self, x: Float64[Tensor, "*triple n dim"], y: Float64[Tensor, "*triple m dim"]

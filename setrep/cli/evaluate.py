@@ -44,11 +44,15 @@ def evaluate(
 
 def verify_bounds(
     run: Run,
-    bounds: Annotated[str | None, typer.Option(help="Names, as in karimov,q12.")] = None,
+    bounds: Annotated[
+        str | None, typer.Option(help="As in karimov,q12; else all of the aggregator.")
+    ] = None,
     max_triples: Annotated[
         int, typer.Option(min=1, help="Triples of collections to check, in all.")
     ] = 1000,
-    sizes: Annotated[str | None, typer.Option(help="Collection sizes, as in 1,5,10.")] = None,
+    sizes: Annotated[
+        str | None, typer.Option(help="Collection sizes, as in 1,5,10; else the run's.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="validation or test.")] = None,
     collection_level: Annotated[str | None, typer.Option(help="sampled, or a natural one.")] = None,
     seed: Annotated[
@@ -65,25 +69,23 @@ def verify_bounds(
         evaluation__sizes=numbers(sizes),
         evaluation__split=split,
     )
+    from setrep.reports import bound_tables, tables
     from setrep.reports import bounds as reports
-    from setrep.reports import tables
 
     report = reports.verify_bounds(
         run,
         changes,
-        bounds=bounds.split(",") if bounds else None,
+        bounds=None if bounds is None else bounds.split(","),
         max_triples=max_triples,
         seed=seed,
         output_dir=output_dir,
     )
     if as_json:
-        print(json.dumps(report["summary"], indent=2))
+        print(json.dumps({key: report[key] for key in report if key != "rows"}, indent=2))
     else:
-        tables.print_table(tables.bounds_table(report))
-        if others := tables.not_applying(report):
-            print(others)
-        drawn = report["sampling"]
-        print(f"{drawn['num_triples']} triples of {drawn['source_note']}, split {drawn['split']}")
+        tables.print_table(bound_tables.bounds_table(report))
+        for line in bound_tables.verdict(report):
+            print(line)
         print(f"Report: {Path(output_dir or run) / 'bounds.html'}, numbers in bounds.json")
     return 3 if reports.count_violations(report) else 0
 

@@ -45,10 +45,10 @@ def verify_bounds(
     and of how many.
 
     Raises:
-        InputError: a bound is unknown, the embeddings do not fit the data set, or no label has
-            enough items for two disjoint collections.
+        InputError: a bound is unknown, none that was named is of the aggregator, the embeddings do
+            not fit the data set, or no label has enough items for two disjoint collections.
     """
-    statements = choose_statements(names)
+    statements = choose_statements(names, aggregator)
     counts = share(max_triples, sizes)
     if embeddings.ndim != 2 or len(embeddings) != len(dataset):
         raise InputError(
@@ -111,21 +111,35 @@ def verify_bounds(
 
 
 def count_violations(report: dict[str, Any]) -> int:
-    """Count the violated bounds of a report of `verify_bounds`, on distances and on losses."""
-    of_losses = sum(not row["holds"] for row in report["loss_bounds"] or ())
+    """Count what a report of `verify_bounds` found violated: distances, losses and certificates."""
     of_distances: int = sum(entry["num_violations"] for entry in report["summary"].values())
-    return of_losses + of_distances
+    of_losses = sum(not row["holds"] for row in report["loss_bounds"] or ())
+    certificates = (report["retrieval_certificates"] or {"sizes": ()})["sizes"]
+    return of_distances + of_losses + sum(not row["is_calibrated"] for row in certificates)
 
 
-def choose_statements(names: Sequence[str] | None) -> dict[str, Statement]:
-    """Look up the bounds asked for."""
-    for name in names or ():
+def choose_statements(names: Sequence[str] | None, aggregator: Aggregator) -> dict[str, Statement]:
+    """Look up the bounds asked for.
+
+    Raises:
+        InputError: one is unknown, or none that was named is of the aggregator.
+    """
+    if names is None:
+        return STATEMENTS
+    known = list(STATEMENTS)
+    for name in names:
         if name not in STATEMENTS:
-            known = list(STATEMENTS)
             raise InputError(
                 f"Unknown bound '{name}'.{nearest(name, known)} Known: {', '.join(known)}."
             )
-    return {name: STATEMENTS[name] for name in (STATEMENTS if names is None else names)}
+    chosen = {name: STATEMENTS[name] for name in names}
+    if all(one.why_not(aggregator) is not None for one in chosen.values()):
+        applying = [name for name, one in STATEMENTS.items() if one.why_not(aggregator) is None]
+        raise InputError(
+            f"Of the bounds asked for ({', '.join(chosen)}), none is of the aggregator "
+            f"'{name_of_aggregator(aggregator)}'; these are: {', '.join(applying) or 'none'}."
+        )
+    return chosen
 
 
 def share(max_triples: int, sizes: Sequence[int]) -> dict[int, int]:

@@ -16,11 +16,12 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from torch import Tensor
 
 from setrep.config import Config
-from setrep.files import write_atomically
+from setrep.files import refuse_unwritable, write_atomically
 from setrep.protocols.baselines import embed_dataset
-from setrep.protocols.bounds import count_violations
+from setrep.protocols.bounds import choose_statements, count_violations
 from setrep.protocols.bounds import verify_bounds as verify
 from setrep.reports.bound_page import write_page
 from setrep.reports.runs import open_for_evaluation
@@ -40,11 +41,22 @@ def verify_bounds(
     `seed` draws the collections; none: the run's own.
 
     Raises:
-        InputError: the directory holds no finished run, or a bound is unknown.
+        InputError: the directory holds no finished run or cannot be written to, a bound is unknown,
+            or none that was named is of the run's aggregator.
     """
     set_encoder, config, data = open_for_evaluation(run, changes)
-    embeddings = embed_dataset(data.dataset, set_encoder.encode)
+    choose_statements(bounds, set_encoder.aggregator)
+    directory = Path(output_dir or run)
+    refuse_unwritable(directory)
     with progress() as bar:
+        task = bar.add_task("items", total=len(data.dataset))
+
+        def embed(batch: Tensor) -> Tensor:
+            embeddings = set_encoder.encode(batch)
+            bar.advance(task, len(batch))
+            return embeddings
+
+        embeddings = embed_dataset(data.dataset, embed)
         task = bar.add_task("triples", total=max_triples)
         report = verify(
             embeddings,
@@ -59,7 +71,6 @@ def verify_bounds(
             temperatures=temperatures(config),
             on_progress=lambda done, _: bar.update(task, completed=done),
         )
-    directory = Path(output_dir or run)
     write_atomically(
         directory / "bounds.json", json.dumps(report, indent=1, allow_nan=False).encode()
     )

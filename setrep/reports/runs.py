@@ -236,6 +236,11 @@ def open_for_evaluation(
     """Read a run's set encoder and what it is to be measured on."""
     directory = Path(run)
     config = saved_config(directory, of_another_dataset(directory, changes or {}), changes or {})
+    if not (directory / "model.json").exists():
+        raise InputError(
+            f"The training of {directory} has not ended; end it with "
+            f"`setrep train --resume --output-dir {directory}`."
+        )
     set_encoder = SetEncoder.from_pretrained(directory)
     data = EvaluationData.read(config)
     dataset = data.dataset

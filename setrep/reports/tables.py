@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.console import Console
 from rich.table import Table
 
@@ -101,25 +99,3 @@ def with_interval(result: CollectionResult) -> str:
         return f"{percent(result.recall_at_1)} [–]"
     low, high = result.recall_at_1_ci95
     return f"{percent(result.recall_at_1)} [{percent(low)}, {percent(high)}]"
-
-
-def not_applying(report: dict[str, Any]) -> str | None:
-    """Name the bounds that are not of the run's aggregator; the reasons are in the report."""
-    names = [name for name, row in report["summary"].items() if not row["applies"]]
-    return f"Of other aggregators: {', '.join(names)}." if names else None
-
-
-def bounds_table(report: dict[str, Any]) -> Table:
-    """Show for each bound how often it was checked, whether it held, and how tight it is."""
-    table = Table(title="Bounds on distances between collections", title_style="bold")
-    for heading in ("bound", "kind", "checked", "violations"):
-        table.add_column(heading, justify="left" if heading == "bound" else "right")
-    table.add_column("tightness median [p05, p95]", justify="right")
-    for name, row in report["summary"].items():
-        if not row["applies"]:
-            continue
-        low, middle, high = (row[f"tightness_{key}"] for key in ("p05", "median", "p95"))
-        spread = "–" if middle is None else f"{middle:.3f} [{low:.3f}, {high:.3f}]"
-        checked, violations = str(row["num_checked"]), str(row["num_violations"])
-        table.add_row(name, row["kind"], checked, violations, spread)
-    return table

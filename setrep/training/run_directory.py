@@ -46,6 +46,8 @@ def saved_config(directory: Path, *changes: dict[str, Any]) -> Config:
         InputError: the directory holds no run.
     """
     path = directory / CONFIG
+    if not directory.exists():
+        raise InputError(f"There is no run {directory}.")
     if not path.is_file():
         raise InputError(f"{directory} is not a run: it has no config.yaml.")
     return resolve(read_yaml(path), *changes)
