@@ -114,9 +114,10 @@ def test_margins_from_the_same_collection_make_the_theorem_false():
     triples = bounds.measure(a, b, w)
     within = max(margin_over_all_triplets(x, x, w) for x in (a, b))
     assert within == pytest.approx(-1.8)
-    wrong = bounds.karimov(triples, margin=within)
-    assert (float(wrong.value), float(wrong.bound)) == pytest.approx((10, 4))
-    assert not bool(wrong.holds)
+    assert float(triples.distance_same) == pytest.approx(10)
+    assert 2 * max(within, float(triples.max_distance)) < 10
+    with pytest.raises(InputError, match="at least that of the collections"):
+        bounds.karimov(triples, margin=within)
     assert bool(bounds.karimov(triples).holds)
 
 
@@ -217,10 +218,12 @@ def test_a_bound_is_violated_from_just_beyond_the_stated_tolerance(
         assert bool(found.holds) is holds, share
 
 
-def test_a_margin_that_is_none_of_these_collections_leaves_radii_of_zero():
-    triples = bounds.measure([[1.0], [2.0]], [[1.5]], [[3.0]])
-    assert float(bounds.convex(triples, margin=-100.0).bound) == 0
-    assert float(bounds.gem(triples, 3.0, margin=-100.0).bound) == 0
+def test_an_infinite_bound_holds_from_above_and_never_from_below():
+    one = torch.tensor(1.0, dtype=torch.float64)
+    assert bool(bounds.UpperBound(one, torch.inf * one, one).holds)
+    assert not bool(bounds.UpperBound(one, -torch.inf * one, one).holds)
+    assert bool(bounds.LowerBound(one, -torch.inf * one, one).holds)
+    assert not bool(bounds.LowerBound(one, torch.inf * one, one).holds)
 
 
 def test_tightness_is_of_more_than_rounding_and_of_bounds_that_say_something():

@@ -102,8 +102,9 @@ def test_one_sided_margins_give_no_lower_bound():
     triples = bounds.measure(a, a, w)
     assert float(bounds.one_sided_margin(triples)) == pytest.approx(-1)
     assert float(triples.distance_other) == pytest.approx(0, abs=1e-12)
-    wrong = bounds.margin_hull(triples, margin=-1.0)
-    assert not bool(wrong.holds)
+    for bound in DISTANCES:
+        with pytest.raises(InputError, match=r"at least that of the collections, 0\.73"):
+            bound(triples, margin=-1.0)
     assert all(bool(bound(triples).holds) for bound in EVERY)
 
 

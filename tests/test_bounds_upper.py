@@ -15,6 +15,7 @@ from tests import bound_references as reference
 from tests.bound_cases import column, draw_triple, triples_of_points
 
 CHAIN = (bounds.q12, bounds.q1, bounds.chamfer, bounds.margin_plus_max, bounds.karimov)
+CHAIN_NAMES = ("q12", "q1", "chamfer")
 LINEAR = (bounds.symmetric_chamfer, bounds.mean_distance, bounds.w1)
 EVERY = (*CHAIN, *LINEAR, bounds.symmetric, bounds.mean_loss, bounds.batch_hard)
 STATEMENT = settings(max_examples=200, deadline=None)
@@ -217,8 +218,23 @@ def test_a_loss_margin_far_above_the_distances_rounds_and_is_not_called_a_violat
         apart = np.random.default_rng(seed).uniform(0.1, 1.0)
         triples = bounds.measure(column(0), column(apart), column(apart))  # attained at any margin
         for bound in (bounds.mean_loss, bounds.batch_hard):
-            for alpha in (-1e7, 1e7, 1e12):
+            for alpha in (-1e7, 1e7, 1e12, 1e290):
                 assert bool(bound(triples, alpha).holds), (bound, alpha)
+            assert float(bound(triples, 1e290).bound) == pytest.approx(apart, rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("size", "dim", "far"), [(20, 1408, 1e3), (100, 128, 10.0), (500, 64, 1.0)]
+)
+def test_the_order_of_the_bounds_survives_many_items_where_they_are_equal(size, dim, far):
+    a = np.zeros((size, dim))
+    a[-1, 0] = 1.0
+    w = np.zeros((1, dim))
+    w[0, 0] = -far
+    triples = bounds.measure(a, np.zeros((1, dim)), w)
+    q12, q1, chamfer = (float(getattr(bounds, name)(triples).bound) for name in CHAIN_NAMES[:3])
+    assert q12 <= q1 <= chamfer + 1e-12 * far
+    assert chamfer == pytest.approx(1 / size, abs=1e-9 * far)
 
 
 def near_zero(seed: int) -> list[np.ndarray]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,13 @@ import pytest
 import torch
 
 from setrep import bounds
-from setrep.aggregators import AGGREGATORS, Aggregator, CentroidAggregator, build_aggregator
+from setrep.aggregators import (
+    AGGREGATORS,
+    Aggregator,
+    CentroidAggregator,
+    NormalizedAggregator,
+    build_aggregator,
+)
 from setrep.collection import CollectionBatch
 from setrep.data.collections import draw_disjoint_triples
 from setrep.data.dataset import ItemDataset, ItemFormat
@@ -134,7 +141,8 @@ def test_the_report_has_the_keys_of_schema_1_and_is_json():
     assert 0 <= row["hull"]["lo"] <= row["hull"]["hi"] <= row["distance_other"] * (1 + 1e-9)
     assert set(row["bounds"]) == {*OF_CENTROIDS, *OF_CONVEX}
     for entry in row["bounds"].values():
-        assert set(entry) == {"value", "bound", "slack", "tightness", "holds"}
+        assert set(entry) == {"value", "bound", "slack", "tightness", "tolerance", "holds"}
+        assert entry["holds"] == (entry["slack"] >= -entry["tolerance"])
 
 
 def test_the_summary_counts_and_ranks_the_rows():
@@ -236,6 +244,53 @@ def test_another_aggregator_than_the_centroid_is_measured_but_not_judged():
     assert (summary["applies"], summary["num_checked"]) == (False, 0)
     assert "FirstItemAggregator" in summary["why_not"]
     assert count_violations(report) == 0
+
+
+@pytest.mark.parametrize("name", ["centroid", "directional_mean"])
+def test_embeddings_without_a_direction_are_left_out_of_bounds_on_directions(name):
+    dataset = make_dataset()
+    embeddings = embeddings_of(dataset).clone()
+    embeddings[0] = 0.0
+    aggregator = build_aggregator(name, DIM)
+    if name == "centroid":
+        aggregator = NormalizedAggregator(aggregator)
+    report = verify_bounds(embeddings, dataset, aggregator, sizes=(1,), max_triples=60)
+    touched = [any(0 in items for items in row["items"]) for row in report["rows"]]
+    assert 0 < sum(touched) < 60
+    for key in ("normalized", "normalized_lower"):
+        entries = [row["bounds"][key] for row in report["rows"]]
+        assert [entry["holds"] is None for entry in entries] == touched
+        assert [entry["value"] is None for entry in entries] == touched
+        assert report["summary"][key]["num_checked"] == 60 - sum(touched)
+        for row in report["rows"]:
+            apart = row["distance_same" if key == "normalized" else "distance_other"]
+            if row["bounds"][key]["value"] is not None:
+                assert row["bounds"][key]["value"] == pytest.approx(apart)
+    assert count_violations(report) == 0
+    assert len(report["loss_bounds"]) > 0  # the item without a direction is left out of these, too
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_the_scale_of_embeddings_does_not_matter(scale):
+    dataset = make_dataset()
+    aggregator = NormalizedAggregator(CentroidAggregator(DIM))
+    report = verify_bounds(
+        embeddings_of(dataset).double() * scale, dataset, aggregator, max_triples=30
+    )
+    assert report["summary"]["normalized"]["num_checked"] == 30
+    assert count_violations(report) == 0
+    assert all(math.isfinite(row["value"]) for row in report["loss_bounds"])
+
+
+def test_triples_are_shared_among_the_sizes_that_can_be_drawn():
+    told: list[tuple[int, int]] = []
+    dataset = make_dataset()
+    report = verify(
+        dataset, sizes=(2, 50, 3), max_triples=9, on_progress=lambda *done: told.append(done)
+    )
+    assert [len(row["items"][0]) for row in report["rows"]] == [2] * 5 + [3] * 4
+    assert report["sampling"]["sizes"] == [2, 3]
+    assert told[-1] == (9, 9)
 
 
 def test_labels_that_are_too_small_are_named(caplog):

@@ -8,18 +8,18 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 from torch import Tensor
 
 from setrep.bounds.bound import LowerBound, UpperBound
 from setrep.bounds.margins import Margin, radii
-from setrep.bounds.points import EPSILON, Points, to_numbers
+from setrep.bounds.points import EPSILON, Points, finite, power_of_two, to_numbers
 from setrep.bounds.triples import Triples, length
 from setrep.bounds.upper import quadratic
 from setrep.errors import InputError
 
 Distance = Float64[Tensor, "*triple"]
-# A shorter vector has no direction that a bound could speak of.
+# Of the scale of the items; a shorter vector has no direction that a bound could speak of.
 LENGTH_FLOOR = 1e-6
 
 
@@ -33,7 +33,9 @@ def normalized(inner: UpperBound, a: Points, b: Points) -> UpperBound:
     Raises:
         InputError: an embedding is too near to zero to have a direction.
     """
-    (unit_a, length_a), (unit_b, length_b) = directions(a, "a"), directions(b, "b")
+    (unit_a, length_a), (unit_b, length_b) = (
+        directions(x, name, inner.scale) for x, name in ((a, "a"), (b, "b"))
+    )
     bound = 2 * inner.bound / (length_a + length_b)
     value = length(unit_a - unit_b)
     return UpperBound(value, bound, scale_of_directions(inner.scale, length_a, length_b))
@@ -48,7 +50,9 @@ def normalized_lower(inner: LowerBound, a: Points, w: Points) -> LowerBound:
     Raises:
         InputError: as `normalized`.
     """
-    (unit_a, length_a), (unit_w, length_w) = directions(a, "a"), directions(w, "w")
+    (unit_a, length_a), (unit_w, length_w) = (
+        directions(x, name, inner.scale) for x, name in ((a, "a"), (w, "w"))
+    )
     apart = (length_a - length_w).abs() + 4 * EPSILON * (length_a + length_w)
     squared = (inner.bound - apart).clamp(min=0) / length_a * ((inner.bound + apart) / length_w)
     value = length(unit_a - unit_w)
@@ -118,8 +122,13 @@ def deep_sets(
     $$ \|f(A) - f(B)\| \le \|M\| Q_{12} + L_\rho Q_{12}^\phi, \quad f = M \bar x + \rho(\bar\phi) $$
 
     `features` are triples of $\phi(x)$; `items` and `linear_norm` are of the linear term, if any.
+
+    Raises:
+        InputError: a constant is negative or not finite.
     """
     found = radii(features, margin)
+    rho_lipschitz = finite(rho_lipschitz, "rho_lipschitz", least=0)
+    linear_norm = finite(linear_norm, "linear_norm", least=0)
     bound = rho_lipschitz * quadratic(features, found, spread_b=features.spread_b)
     scale = rho_lipschitz * features.scale_outside
     if items is not None:
@@ -129,17 +138,24 @@ def deep_sets(
 
 
 def directions(
-    x: Points, name: str
-) -> tuple[Float64[Tensor, "*triple dim"], Float64[Tensor, "*triple"]]:
+    x: Points, name: str, scale: Distance
+) -> tuple[Float64[Tensor, "*triple dim"], Distance]:
     """Return unit vectors and lengths."""
     embeddings = to_numbers(x, name)
+    unit = power_of_two(embeddings.abs().amax(-1))
+    embeddings = embeddings / unit.unsqueeze(-1)
     lengths = length(embeddings)
-    if not bool((lengths > LENGTH_FLOOR).all()):
+    if not bool(have_direction(unit * lengths, scale).all()):
         raise InputError(
-            f"{name} holds an embedding of length {float(lengths.min()):.2g}, too near to zero for "
-            f"a direction."
+            f"{name} holds an embedding of length {float((unit * lengths).min()):.2g}, too near to "
+            f"zero for a direction among items {float(scale.max()):.2g} apart."
         )
-    return embeddings / lengths.unsqueeze(-1), lengths
+    return embeddings / lengths.unsqueeze(-1), unit * lengths
+
+
+def have_direction(lengths: Distance, scale: Distance) -> Bool[Tensor, "*triple"]:
+    """Return which embeddings are long enough for a direction, beside the scale of their items."""
+    return (lengths > LENGTH_FLOOR * scale) & (lengths > 0)
 
 
 def scale_of_directions(scale: Distance, one: Distance, other: Distance) -> Distance:

@@ -40,7 +40,8 @@ class Bound:
     @property
     def tolerance(self) -> Float64[Tensor, "*triple"]:
         """How far the value may be beyond the bound through rounding."""
-        return RELATIVE_TOLERANCE * self.bound.abs() + ABSOLUTE_TOLERANCE * self.scale
+        relative = RELATIVE_TOLERANCE * self.bound.abs().masked_fill(self.bound.isinf(), 0.0)
+        return relative + ABSOLUTE_TOLERANCE * self.scale
 
     @property
     def holds(self) -> Bool[Tensor, "*triple"]:

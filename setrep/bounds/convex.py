@@ -14,7 +14,7 @@ from torch import Tensor
 
 from setrep.bounds.bound import UpperBound
 from setrep.bounds.margins import Margin, radii
-from setrep.bounds.points import Points, to_numbers
+from setrep.bounds.points import Points, finite, to_numbers
 from setrep.bounds.triples import Triples, length
 from setrep.bounds.upper import quadratic
 from setrep.errors import InputError
@@ -90,8 +90,12 @@ def total_variation(triples: Triples, weights_a: Points, weights_b: Points) -> U
 
 
 def softmax_variation(oscillation: float) -> float:
-    r"""Return how far softmax is from even, at most (A3): $\tanh(S/4)$ of scores within $S$."""
-    return math.tanh(oscillation / 4)
+    r"""Return how far softmax is from even, at most (A3): $\tanh(S/4)$ of scores within $S$.
+
+    Raises:
+        InputError: $S$ is negative or not finite.
+    """
+    return math.tanh(finite(oscillation, "oscillation", least=0) / 4)
 
 
 def attention(
@@ -109,9 +113,15 @@ def attention(
 
     `score_lipschitz` is $L$ of the score, `value_norm` that of the value projection, $D_\cup$ the
     diameter of A and B together. `weighted` is far tighter where the weights are known.
+
+    Raises:
+        InputError: a constant is negative or not finite.
     """
     both = torch.cat([triples.a, triples.b], dim=-2)
-    reach = score_lipschitz * triples.between(both, both).amax((-2, -1))
+    value_norm = finite(value_norm, "value_norm", least=0)
+    reach = finite(score_lipschitz, "score_lipschitz", least=0) * triples.between(both, both).amax(
+        (-2, -1)
+    )
     bound = reach.exp() * value_norm * (1 + reach) * radii(triples, margin).mean(-1)
     return UpperBound(value, bound, triples.scale_outside * max(value_norm, 1.0))
 

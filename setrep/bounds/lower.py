@@ -30,7 +30,7 @@ def lb1(triples: Triples, margin: Margin = None) -> LowerBound:
     """
     pairs = torch.maximum(reach_a(triples).unsqueeze(-1), reach_w(triples).unsqueeze(-2))
     unit = triples.unit
-    m = given_or(margin, inter_class_margin(triples))
+    m = given_or(triples, margin, inter_class_margin)
     far = (pairs - m[..., None, None]).clamp(min=0) / unit[..., None, None]
     v1, v3 = triples.spread_a / unit, triples.spread_w / unit
     squared = far.square().mean((-2, -1)) - v1.square() - v3.square()
@@ -46,7 +46,7 @@ def lb0(triples: Triples, margin: Margin = None) -> LowerBound:
 
     With $m = -\gamma < 0$ it is at least $\sqrt{\gamma^2 + \gamma (\bar D + \bar D')}$.
     """
-    m = given_or(margin, inter_class_margin(triples))
+    m = given_or(triples, margin, inter_class_margin)
     unit = triples.unit
     squared = torch.zeros_like(m)
     for reach in (reach_a(triples), reach_w(triples)):
@@ -65,7 +65,7 @@ def margin_hull(triples: Triples, margin: Margin = None) -> LowerBound:
     With a margin of 0 or more it is 0, which says nothing. The value is the distance of centroids;
     `hull_distance` gives that of the hulls.
     """
-    gamma = (-given_or(margin, inter_class_margin(triples))).clamp(min=0) / triples.unit
+    gamma = (-given_or(triples, margin, inter_class_margin)).clamp(min=0) / triples.unit
     reach = (reach_a(triples).amin(-1) + reach_w(triples).amin(-1)) / triples.unit
     bound = triples.unit * (gamma.square() + gamma * reach).sqrt()
     return LowerBound(triples.distance_other, bound, triples.scale)

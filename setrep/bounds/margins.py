@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from setrep.bounds.bound import ABSOLUTE_TOLERANCE, RELATIVE_TOLERANCE
 from setrep.bounds.triples import Triples
+from setrep.errors import InputError
 
 Margin = Float64[Tensor, "*triple"] | float | None
 
@@ -41,16 +45,36 @@ def inter_class_margin(triples: Triples) -> Float64[Tensor, "*triple"]:
     return torch.maximum(of_a, of_w)
 
 
-def given_or(margin: Margin, local: Float64[Tensor, "*triple"]) -> Float64[Tensor, "*triple"]:
-    """Return the margin given, else the local one."""
-    return local if margin is None else torch.as_tensor(margin).to(local).expand_as(local)
+def given_or(
+    triples: Triples, margin: Margin, measure: Callable[[Triples], Float64[Tensor, "*triple"]]
+) -> Float64[Tensor, "*triple"]:
+    """Return the local margin that `measure` finds, or a given one that is no smaller.
+
+    Raises:
+        InputError: the given margin is not finite, or below the local one by more than rounding.
+    """
+    local = measure(triples)
+    if margin is None:
+        return local
+    given = torch.as_tensor(margin).to(local).expand_as(local)
+    allowed = RELATIVE_TOLERANCE * local.abs() + ABSOLUTE_TOLERANCE * triples.scale
+    if not bool((given.isfinite() & (given >= local - allowed)).all()):
+        place = (given - local).nan_to_num(nan=-torch.inf).argmin()
+        raise InputError(
+            f"A margin must be finite and at least that of the collections, "
+            f"{float(local.flatten()[place]):.6g}; found {float(given.flatten()[place]):.6g}. "
+            f"The margin of a loss has the opposite sign: at zero loss m is at most minus it."
+        )
+    return given
 
 
 def radii(triples: Triples, margin: Margin = None) -> Float64[Tensor, "*triple n1"]:
     r"""Radii $r_i = m + \delta_i$ of balls about the items of A that hold every item of B.
 
-    They are 1-Lipschitz in $x_i$. A margin below the local one, which is no margin of these
-    collections, may make one negative: it counts as 0.
+    They are 1-Lipschitz in $x_i$, and 0 where a given margin is below the local one by rounding.
+
+    Raises:
+        InputError: as `given_or`.
     """
-    found = given_or(margin, one_sided_margin(triples)).unsqueeze(-1) + triples.nearest_other
+    found = given_or(triples, margin, one_sided_margin).unsqueeze(-1) + triples.nearest_other
     return found.clamp(min=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,6 +55,18 @@ def to_points(x: Points, name: str) -> Float64[Tensor, "*triple n dim"]:
             f"found shape {tuple(points.shape)}."
         )
     return points
+
+
+def finite(x: float, name: str, least: float = -math.inf) -> float:
+    """Check one number and return it.
+
+    Raises:
+        InputError: it is not finite, or below the least that it may be.
+    """
+    if not (abs(x) < LARGEST and x >= least):
+        what = "finite" if least == -math.inf else f"finite and at least {least:g}"
+        raise InputError(f"{name} must be {what}, not {x}.")
+    return x
 
 
 def distances(

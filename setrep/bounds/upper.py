@@ -20,8 +20,8 @@ from torch import Tensor
 
 from setrep.bounds.bound import UpperBound
 from setrep.bounds.margins import Margin, given_or, one_sided_margin, radii, symmetric_margin
-from setrep.bounds.points import rounding
-from setrep.bounds.triples import ROUNDING_OUTSIDE, Triples
+from setrep.bounds.points import finite, rounding
+from setrep.bounds.triples import Triples
 from setrep.errors import InputError
 
 
@@ -30,13 +30,13 @@ def karimov(triples: Triples, margin: Margin = None) -> UpperBound:
 
     $$ \|c_1 - c_2\| \le 2 \max\{m, D\}, \quad D = \max_{ik} d(x_i, w_k) $$
     """
-    m = given_or(margin, one_sided_margin(triples))
+    m = given_or(triples, margin, one_sided_margin)
     return same(triples, 2 * torch.maximum(m, triples.max_distance))
 
 
 def margin_plus_max(triples: Triples, margin: Margin = None) -> UpperBound:
     r"""First step of the proof of Karimov 2024 (T1): $\|c_1 - c_2\| \le m + D$."""
-    return same(triples, given_or(margin, one_sided_margin(triples)) + triples.max_distance)
+    return same(triples, given_or(triples, margin, one_sided_margin) + triples.max_distance)
 
 
 def chamfer(triples: Triples, margin: Margin = None) -> UpperBound:
@@ -44,7 +44,7 @@ def chamfer(triples: Triples, margin: Margin = None) -> UpperBound:
 
     $$ \|c_1 - c_2\| \le m + \frac{1}{n_1} \sum_i \min_k d(x_i, w_k) \le m + D $$
     """
-    m = given_or(margin, one_sided_margin(triples))
+    m = given_or(triples, margin, one_sided_margin)
     return same(triples, m + triples.nearest_other.mean(-1))
 
 
@@ -75,7 +75,7 @@ def multi_negative(
     `triples` hold the same A and B, each with another W. Never above `q12` of all W together.
 
     Raises:
-        InputError: there are none, or they differ in A or B.
+        InputError: there are none, they differ in A or B, or margins are not one for each.
     """
     if not triples:
         raise InputError("multi_negative takes triples with at least one W; found none.")
@@ -88,6 +88,10 @@ def multi_negative(
             "multi_negative takes triples that hold the same A and B; found different ones."
         )
     given = [None] * len(triples) if margins is None else margins
+    if len(given) != len(triples):
+        raise InputError(
+            f"multi_negative takes a margin for each of {len(triples)} W; found {len(given)}."
+        )
     each = [radii(one, margin) for one, margin in zip(triples, given, strict=True)]
     scale = torch.stack([one.scale for one in triples]).amax(0)
     bound = quadratic(first, torch.stack(each).amin(0), spread_b=first.spread_b, scale=scale)
@@ -102,7 +106,7 @@ def symmetric(triples: Triples, margin: Margin = None) -> UpperBound:
 
     As $m_s \ge m$, neither it nor `q12` is always the tighter one.
     """
-    m = given_or(margin, symmetric_margin(triples))[..., None, None]
+    m = given_or(triples, margin, symmetric_margin)[..., None, None]
     nearest = torch.minimum(triples.nearest_other.unsqueeze(-1), triples.b_w.amin(-1).unsqueeze(-2))
     unit = triples.unit
     pairs = (m + nearest).clamp(min=0) / unit[..., None, None]
@@ -122,7 +126,7 @@ def symmetric_chamfer(triples: Triples, margin: Margin = None) -> UpperBound:
 
     The largest distances of one collection to W are paired with the smallest of the other.
     """
-    m = given_or(margin, symmetric_margin(triples))
+    m = given_or(triples, margin, symmetric_margin)
     of_a = triples.nearest_other.sort(dim=-1).values
     of_b = triples.b_w.amin(-1).sort(dim=-1, descending=True).values
     n1, n2 = of_a.shape[-1], of_b.shape[-1]
@@ -139,11 +143,14 @@ def mean_loss(triples: Triples, loss_margin: float = 0.0) -> UpperBound:
     $$ \|c_1 - c_2\| \le \overline{d(x, w)} - \alpha + L, \quad
        L = \overline{(d(x_i, z_j) - d(x_i, w_k) + \alpha)_+} $$
 
-    It holds for every $\alpha$, the `loss_margin`.
+    It holds for every $\alpha$, the `loss_margin`. The two sum to
+    $\overline{\max\{d(x_i, z_j), d(x_i, w_k) - \alpha\}}$, in which a large $\alpha$ cancels.
+
+    Raises:
+        InputError: the margin is not finite.
     """
-    loss = mean_hinge(triples.a_b + loss_margin, triples.a_w)
-    bound = triples.a_w.mean((-2, -1)) - loss_margin + loss
-    return UpperBound(triples.distance_same, bound, scale_with(triples, loss_margin))
+    negatives = triples.a_w - finite(loss_margin, "loss_margin")
+    return same(triples, triples.a_b.mean((-2, -1)) + mean_hinge(negatives, triples.a_b))
 
 
 def batch_hard(triples: Triples, loss_margin: float = 0.0) -> UpperBound:
@@ -153,12 +160,13 @@ def batch_hard(triples: Triples, loss_margin: float = 0.0) -> UpperBound:
        L = \overline{(\max_j d(x_i, z_j) - \delta_i + \alpha)_+} $$
 
     It holds for every $\alpha$, the `loss_margin`, and is no looser than `chamfer` from
-    $\alpha = -m$ on.
+    $\alpha = -m$ on. The two sum to $\overline{\max\{\max_j d(x_i, z_j), \delta_i - \alpha\}}$.
+
+    Raises:
+        InputError: the margin is not finite.
     """
-    violations = triples.a_b.amax(-1) - triples.nearest_other
-    loss = (violations + loss_margin).clamp(min=0).mean(-1)
-    bound = triples.nearest_other.mean(-1) - loss_margin + loss
-    return UpperBound(triples.distance_same, bound, scale_with(triples, loss_margin))
+    negatives = triples.nearest_other - finite(loss_margin, "loss_margin")
+    return same(triples, torch.maximum(triples.a_b.amax(-1), negatives).mean(-1))
 
 
 def mean_distance(triples: Triples) -> UpperBound:
@@ -171,18 +179,13 @@ def same(triples: Triples, bound: Float64[Tensor, "*triple"]) -> UpperBound:
     return UpperBound(triples.distance_same, bound, triples.scale)
 
 
-def scale_with(triples: Triples, loss_margin: float) -> Float64[Tensor, "*triple"]:
-    """Return the scale, and what rounding of the loss's margin goes with."""
-    return triples.scale + ROUNDING_OUTSIDE * abs(loss_margin)
-
-
 def dim_of(triples: Triples) -> int:
     """Return the dimensions of the points."""
     return triples.a.shape[-1]
 
 
 def mean_hinge(
-    x: Float64[Tensor, "*triple n1 n2"], y: Float64[Tensor, "*triple n1 n3"]
+    x: Float64[Tensor, "*triple n1 m"], y: Float64[Tensor, "*triple n1 n"]
 ) -> Float64[Tensor, "*triple"]:
     r"""Return the mean of $(x_{ij} - y_{ik})_+$, without the numbers of all triplets."""
     y = y.sort(dim=-1).values
@@ -207,7 +210,8 @@ def quadratic(
     $$ \bar r^2 - \tfrac12 \sum_{ij} \alpha_i \alpha_j
        (d(x_i, x_j)^2 - (r_i - r_j)^2) - V_2 $$
 
-    but the last cancels; this is the same number (T3c). What rounding may take is added.
+    but the last cancels; this is the same number (T3c). What rounding may take is added, but never
+    so much that the order of the bounds is lost.
     """
     unit, num_items = triples.unit, radii.shape[-1]
     if weights is None:
@@ -217,10 +221,13 @@ def quadratic(
     differences = (r.unsqueeze(-1) - r.unsqueeze(-2)).abs()
     terms = ((apart - differences) * (apart + differences)).clamp(min=0)
     mean = (weights * r).sum(-1)
-    lost = torch.einsum("...i,...ij,...j->...", weights, terms, weights) / 2
-    spread = torch.zeros_like(mean) if spread_b is None else spread_b / unit
-    squared = mean.square() - lost - spread.square()
-    reach = (triples.scale if scale is None else scale) / unit
+    squared = mean.square() - torch.einsum("...i,...ij,...j->...", weights, terms, weights) / 2
     share = rounding(num_items + triples.b.shape[-2], dim_of(triples))
-    error = share * reach * (mean + apart.amax((-2, -1)) + spread)
-    return unit * (squared.clamp(min=0) + error).sqrt()
+    error = share * (triples.scale if scale is None else scale) / unit
+    reach = mean + apart.amax((-2, -1))
+    found = torch.minimum((squared.clamp(min=0) + error * reach).sqrt(), mean)
+    if spread_b is not None:
+        spread = spread_b / unit
+        less = (squared - spread.square()).clamp(min=0) + error * (reach + spread)
+        found = torch.minimum(less.sqrt(), found)
+    return unit * found

@@ -13,12 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from setrep.bounds import FiniteMixture, loss_bounds
+from setrep.bounds.points import power_of_two
 from setrep.data.collections import derive_generator
 from setrep.data.dataset import ItemDataset
 
 NUM_LABELS, NUM_ITEMS = 10, 30  # at most, of the mixture
 NUM_NEGATIVES, NUM_POSITIVES = 256, 16
-LENGTH_FLOOR = 1e-6
+LENGTH_FLOOR = 1e-6  # of the longest embedding; a shorter one has no direction
 
 
 def measure_losses(
@@ -30,11 +31,18 @@ def measure_losses(
 ) -> list[dict[str, Any]] | None:
     """Set losses on a mixture of held-out items beside their bounds (L1, L3, L4, L5).
 
-    The mixture holds as many items of each label, at most 30 of 10 labels, at unit length. None is
-    returned where fewer than two labels have two items, or an embedding has no direction.
+    The mixture holds as many items of each label, at most 30 of 10 labels, at unit length; items
+    without a direction are left out. None is returned where fewer than two labels have two items.
     """
     generator = derive_generator(seed, 0)
-    groups = [np.flatnonzero(dataset.labels == label) for label in np.unique(dataset.labels)]
+    points = embeddings.double()
+    points = points / power_of_two(points.abs().amax())
+    lengths = torch.linalg.vector_norm(points, dim=1)
+    has_direction = (lengths > LENGTH_FLOOR * lengths.max()).numpy()
+    groups = [
+        np.flatnonzero((dataset.labels == label) & has_direction)
+        for label in np.unique(dataset.labels)
+    ]
     large = [torch.from_numpy(group) for group in groups if len(group) >= 2]
     if len(large) < 2:
         return None
@@ -43,14 +51,11 @@ def measure_losses(
     items = torch.cat(
         [large[p][torch.randperm(len(large[p]), generator=generator)[:count]] for p in chosen]
     )
-    points = embeddings[items].double()
-    lengths = torch.linalg.vector_norm(points, dim=1, keepdim=True)
-    if not bool((lengths > LENGTH_FLOOR).all()):
-        return None
+    points = points[items] / lengths[items].unsqueeze(1)
     labels = dataset.labels[items.numpy()]
     rows = []
     for temperature in dict.fromkeys(temperatures):
-        mixture = FiniteMixture.from_embeddings(points / lengths, labels, temperature)
+        mixture = FiniteMixture.from_embeddings(points, labels, temperature)
         rows += loss_bounds(mixture, NUM_NEGATIVES, NUM_POSITIVES, generator)
     return [{key: finite(value) for key, value in asdict(row).items()} for row in rows]
 

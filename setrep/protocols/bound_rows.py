@@ -24,7 +24,7 @@ from setrep.protocols.bound_sample import BoundSample, in_float64, sample_of
 from setrep.protocols.bound_statements import Statement
 
 TRIPLES_AT_ONCE = 64  # about 150 MB for collections of 20 items of 1,408 dimensions
-FIELDS = ("value", "bound", "slack", "tightness", "holds")
+FIELDS = ("value", "bound", "slack", "tightness", "tolerance", "holds")
 # Which positives each margin of a row covers.
 POSITIVES = {
     "one_sided": "cross_collection",
@@ -91,19 +91,38 @@ def columns_of(sample: BoundSample) -> dict[str, Float64[Tensor, " triple"]]:
 
 def columns_of_bounds(
     sample: BoundSample, statements: dict[str, Statement]
-) -> dict[str, dict[str, list[float | bool]]]:
+) -> dict[str, dict[str, list[float | bool | None]]]:
     """Compute every bound of some triples, and the hulls where a bound needed them."""
     columns = {}
     for name, statement in statements.items():
-        bound = statement.compute(sample)
-        columns[name] = {field: getattr(bound, field).tolist() for field in FIELDS}
+        columns[name] = columns_of_bound(sample, statement)
     if "hull_lower" in statements:
         columns["hull"] = {"lo": sample.hull.lower.tolist(), "hi": sample.hull.upper.tolist()}
     return columns
 
 
+def columns_of_bound(
+    sample: BoundSample, statement: Statement
+) -> dict[str, list[float | bool | None]]:
+    """Compute one bound; it is none of the triples that it does not speak of."""
+    count = len(sample.points[0])
+    spoken_of = torch.ones(count, dtype=torch.bool)
+    if statement.where is not None:
+        spoken_of = statement.where(sample)
+    if bool(spoken_of.all()):
+        bound = statement.compute(sample)
+        return {field: getattr(bound, field).tolist() for field in FIELDS}
+    columns: dict[str, list[float | bool | None]] = {field: [None] * count for field in FIELDS}
+    if bool(spoken_of.any()):
+        part = statement.compute(sample.take(spoken_of))
+        for field, column in columns.items():
+            found = iter(getattr(part, field).tolist())
+            column[:] = [next(found) if of else None for of in spoken_of.tolist()]
+    return columns
+
+
 def row_of(
-    lists: dict[str, list[float]], bounds: dict[str, dict[str, list[float | bool]]], i: int
+    lists: dict[str, list[float]], bounds: dict[str, dict[str, list[float | bool | None]]], i: int
 ) -> dict[str, Any]:
     """Build the numbers of one row."""
     of_row = {
@@ -125,7 +144,7 @@ def row_of(
     }
 
 
-def none_for_nan(number: float | bool) -> float | bool | None:
+def none_for_nan(number: float | bool | None) -> float | bool | None:
     """Return none for NaN and infinity, which JSON does not know."""
     return None if isinstance(number, float) and not math.isfinite(number) else number
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from setrep import bounds
@@ -84,6 +84,11 @@ class BoundSample:
     def hull(self) -> HullCertificate:
         """Distance of the convex hulls of A and W, with its certificate."""
         return bounds.hull_distance(self.points[0], self.points[2])
+
+    def take(self, chosen: Bool[Tensor, " triple"]) -> BoundSample:
+        """Return some of the triples."""
+        a, b, w = (x[chosen] for x in self.points)
+        return replace(self, points=(a, b, w), other_w=self.other_w[chosen])
 
 
 def sample_of(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from setrep import bounds
@@ -25,6 +26,7 @@ from setrep.aggregators import (
 )
 from setrep.aggregators.gem import GEM_FLOOR
 from setrep.bounds import Bound, LowerBound, Triples, UpperBound
+from setrep.bounds.aggregators import have_direction
 from setrep.protocols.bound_sample import BoundSample
 
 Knowledge = Literal["a_priori", "with_spread", "a_posteriori"]
@@ -34,13 +36,15 @@ Knowledge = Literal["a_priori", "with_spread", "a_posteriori"]
 class Statement:
     """A bound: how it is computed, from which side it bounds, and what must be known for it.
 
-    `why_not` says why it does not apply to an aggregator, or nothing if it does.
+    `why_not` says why it does not apply to an aggregator, or nothing if it does; `where` of which
+    triples it speaks, if not of all.
     """
 
     compute: Callable[[BoundSample], Bound]
     kind: Literal["upper", "lower"]
     knowledge: Knowledge
     why_not: Callable[[Aggregator], str | None]
+    where: Callable[[BoundSample], Bool[Tensor, " triple"]] | None = None
 
 
 def of_centroid(aggregator: Aggregator) -> str | None:
@@ -142,6 +146,17 @@ def directions(sample: BoundSample) -> list[Tensor]:
     return [nn.functional.normalize(x, dim=-1, eps=1e-300) for x in sample.points]
 
 
+def has_directions(sample: BoundSample) -> Bool[Tensor, " triple"]:
+    """Return of which triples the three embeddings have a direction."""
+    if isinstance(sample.aggregator, DirectionalMeanAggregator):
+        means = [x.mean(dim=1) for x in directions(sample)]
+        scale = bounds.measure(*directions(sample)).scale_outside
+    else:
+        means, scale = list(sample.inner_embeddings), sample.triples.scale_outside
+    lengths = [torch.linalg.vector_norm(x, dim=-1) for x in means]
+    return torch.stack([have_direction(each, scale) for each in lengths]).all(dim=0)
+
+
 def gem(sample: BoundSample) -> UpperBound:
     """Compute the bound of generalised means, on the items as the aggregator clamps them."""
     assert isinstance(sample.inner, GemAggregator)
@@ -220,7 +235,7 @@ STATEMENTS = {
     "convex": Statement(convex, "upper", "a_priori", of_convex),
     "weighted": Statement(weighted, "upper", "with_spread", of_weighted),
     "total_variation": Statement(total_variation, "upper", "a_posteriori", of_weighted),
-    "normalized": Statement(normalized, "upper", "with_spread", of_normalized),
+    "normalized": Statement(normalized, "upper", "with_spread", of_normalized, has_directions),
     "gem": Statement(gem, "upper", "a_priori", power_from_one),
     "max": Statement(coordinatewise, "upper", "a_priori", of(MaxAggregator, what="the maximum")),
     "coordinatewise": Statement(coordinatewise, "upper", "a_priori", ORDERED),
@@ -235,6 +250,8 @@ STATEMENTS = {
     "margin_hull": Statement(margin_hull, "lower", "a_priori", of_convex),
     "hull_lower": Statement(hull_lower, "lower", "a_posteriori", of_convex),
     "hull_upper": Statement(hull_upper, "upper", "a_posteriori", of_convex),
-    "normalized_lower": Statement(normalized_lower, "lower", "a_posteriori", of_normalized),
+    "normalized_lower": Statement(
+        normalized_lower, "lower", "a_posteriori", of_normalized, has_directions
+    ),
     "score_gap": Statement(plain(bounds.score_gap), "lower", "a_posteriori", of_centroid),
 }

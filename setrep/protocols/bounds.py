@@ -49,7 +49,6 @@ def verify_bounds(
             not fit the data set, or no label has enough items for two disjoint collections.
     """
     statements = choose_statements(names, aggregator)
-    counts = share(max_triples, sizes)
     if embeddings.ndim != 2 or len(embeddings) != len(dataset):
         raise InputError(
             f"Embeddings must be one row for each of the {len(dataset)} items of {dataset.name}; "
@@ -59,25 +58,14 @@ def verify_bounds(
         raise InputError("The embeddings hold NaN or infinity: nothing can be said of them.")
     rows: list[dict[str, Any]] = []
     dropped: dict[str, list[str]] = {}
-    for size, count in counts.items():
-        try:
-            drawn = draw_disjoint_triples(dataset, size, count, seed=seed)
-        except InputError as error:
-            if len(counts) == 1:
-                raise
-            logger.warning("Collections of %d items are left out: %s", size, error)
-            continue
+    for size, count in share(max_triples, drawable(dataset, sizes)).items():
+        drawn = draw_disjoint_triples(dataset, size, count, seed=seed)
         items = embeddings.cpu()
         for row in rows_of(items, dataset, aggregator, drawn, statements, len(rows), loss_margin):
             rows.append(row)
             if on_progress is not None:
                 on_progress(len(rows), max_triples)
         dropped[str(size)] = list(drawn.dropped)
-    if not rows:
-        raise InputError(
-            f"No size of {list(counts)} leaves two disjoint collections of a label and one of "
-            f"another in {dataset.name}. Ask for smaller sizes."
-        )
     certificates, losses = None, None
     if names is None:
         losses = measure_losses(embeddings.cpu(), dataset, temperatures, seed=seed)
@@ -89,7 +77,7 @@ def verify_bounds(
         "split": dataset.split,
         "label_level": dataset.label_level,
         "collection_level": dataset.collection_level,
-        "sizes": [size for size in counts if str(size) in dropped],
+        "sizes": [int(size) for size in dropped],
         "max_triples": max_triples,
         "num_triples": len(rows),
         "seed": seed,
@@ -142,16 +130,39 @@ def choose_statements(names: Sequence[str] | None, aggregator: Aggregator) -> di
     return chosen
 
 
+def drawable(dataset: ItemDataset, sizes: Sequence[int]) -> list[int]:
+    """Return the sizes of which triples can be drawn; others are left out with a warning.
+
+    Raises:
+        InputError: no size is left.
+    """
+    found = []
+    for size in dict.fromkeys(sizes):
+        try:
+            draw_disjoint_triples(dataset, size, 1, seed=0)
+        except InputError as error:
+            if len(set(sizes)) == 1:
+                raise
+            logger.warning("Collections of %d items are left out: %s", size, error)
+        else:
+            found.append(size)
+    if sizes and not found:
+        raise InputError(
+            f"No size of {list(sizes)} leaves two disjoint collections of a label and one of "
+            f"another in {dataset.name}. Ask for smaller sizes."
+        )
+    return found
+
+
 def share(max_triples: int, sizes: Sequence[int]) -> dict[int, int]:
     """Share triples evenly among sizes; the first ones get what is left over."""
-    distinct = list(dict.fromkeys(sizes))
-    if not distinct or max_triples < len(distinct):
+    if not sizes or max_triples < len(sizes):
         raise InputError(
-            f"Asked for {max_triples} triples of {len(distinct)} sizes of collections; "
+            f"Asked for {max_triples} triples of {len(sizes)} sizes of collections; "
             f"ask for at least one size, and one triple for each."
         )
-    least, rest = divmod(max_triples, len(distinct))
-    return {size: least + (place < rest) for place, size in enumerate(distinct)}
+    least, rest = divmod(max_triples, len(sizes))
+    return {size: least + (place < rest) for place, size in enumerate(sizes)}
 
 
 def summarise(
@@ -159,6 +170,7 @@ def summarise(
 ) -> dict[str, Any]:
     """Count and rank what the rows say of one bound."""
     found = [row["bounds"][name] for row in rows if name in row["bounds"]]
+    found = [entry for entry in found if entry["holds"] is not None]  # none: no word of this triple
     why_not = statement.why_not(aggregator)
     if why_not is not None:
         why_not = f"{why_not} The aggregator is '{name_of_aggregator(aggregator)}'."
