@@ -18,7 +18,7 @@ from setrep.data.dataset import ItemDataset
 GALLERY_SIZE = 10
 NUM_QUERIES = 2000  # of each label and size
 CONFIDENCE = 0.95  # of the intervals that are reported
-WRONG_ALARM = 1e-6  # a bound that holds is called violated so often, for all labels together
+WRONG_ALARM = 1e-6  # one of all labels and sizes that holds is called violated so often
 SCOPE = (
     "Queries are random collections of n items of one label of this split, without the items of "
     "the gallery. This says nothing of items from elsewhere."
@@ -67,7 +67,7 @@ def row_of(
 ) -> dict[str, Any]:
     """Say of one size what is certified, and what was measured."""
     lower, upper = (limit[:, n].tolist() for limit in errors.limits(CONFIDENCE))
-    surely_above, _ = errors.limits(1 - 2 * WRONG_ALARM / len(names))
+    surely_above, _ = errors.limits(1 - 2 * WRONG_ALARM / errors.num_errors.numel())
     counts: Int64[Tensor, " label"] = errors.num_errors[:, n]
     total = errors.num_queries * len(names)
     low, high = bounds.clopper_pearson(counts.sum().reshape(1), total, CONFIDENCE)
