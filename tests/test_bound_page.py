@@ -17,7 +17,7 @@ from setrep.aggregators import build_aggregator
 from setrep.data.dataset import ItemDataset
 from setrep.item_format import ItemFormat
 from setrep.protocols.bound_statements import STATEMENTS
-from setrep.protocols.bounds import verify_bounds
+from setrep.protocols.bounds import count_violations, verify_bounds
 from setrep.reports import bound_page, bound_plots, runs
 from setrep.reports.bound_page import write_page
 from setrep.reports.bound_texts import MARGINS, THEOREMS
@@ -216,7 +216,7 @@ def test_one_violation_and_no_bound_at_all_are_said_as_they_are(report, tmp_path
     nothing = Page(html_of(report_of(images(), "pma"), images(), tmp_path))
     assert "Nothing was checked" in nothing.verdict
     assert "No bound applies to the aggregator pma." in nothing.verdict
-    assert 'class="verdict none"' in nothing.html
+    assert 'class="verdict empty"' in nothing.html
     assert "<svg class=" not in nothing.html
 
 
@@ -359,7 +359,7 @@ CERTIFICATES = {
             "size": 1,
             "delta": 0.8,
             "per_label": {
-                "one": {"half_space": 1.0, "chernoff": 0.6, "bound": 0.6},
+                "one": {"half_space": 1.0, "chernoff": 0.6, "bound": 0.6, "error": 0.13},
                 "two": {
                     "half_space": 0.9,
                     "chernoff": 0.8,
@@ -372,18 +372,20 @@ CERTIFICATES = {
             "num_errors": 280,
             "error": 0.14,
             "error_ci95": [0.125, 0.156],
+            "is_calibrated": True,
         },
         {
             "size": 10,
             "delta": 0.04,
             "per_label": {
-                "one": {"half_space": 0.3, "chernoff": 0.002, "bound": 0.002},
-                "two": {"half_space": 0.03, "chernoff": 0.04, "bound": 0.03},
+                "one": {"half_space": 0.3, "chernoff": 0.002, "bound": 0.002, "error": 0.0},
+                "two": {"half_space": 0.03, "chernoff": 0.04, "bound": 0.03, "error": 0.0},
             },
             "num_queries": 2000,
             "num_errors": 0,
             "error": 0.0,
             "error_ci95": [0.0, 0.0018],
+            "is_calibrated": True,
         },
     ],
     "gallery_size": 7,
@@ -398,12 +400,15 @@ def test_certificates_are_shown_against_measured_errors(report, tmp_path):
     first, second = page.table("items", "queries", "bound, worst label")
     assert (first["queries"], first["errors"]) == ("2,000", "280")
     assert first["measured error [95 %]"] == "0.140 [0.125, 0.156]"
-    assert [first[key] for key in ("bound, worst label", "mean of labels")] == ["0.800", "0.700"]
+    assert [first[f"bound, {of}"] for of in ("worst label", "mean of labels")] == ["0.800", "0.700"]
     assert [first[key] for key in ("half-space", "Chernoff")] == ["0.950", "0.700"]
     assert first["labels bounded by 0.05"] == "0 of 2"
     assert second["labels bounded by 0.05"] == "2 of 2"
     assert second["measured error [95 %]"].startswith("0 [0, 0.00180")
-    assert page.html.count('class="each"') == 4
+    plots = re.findall(r'class="each s(\d)" x1', page.html)
+    assert (plots.count("0"), plots.count("4")) == (4, 4)  # bounds and errors of two labels
+    assert "an error of at most 0.05 is certified for 2 of 2 labels." in page.html
+    assert "No measured error is above its bound" in page.html
     assert "says nothing of items from elsewhere" in page.html
     assert "Drawn without replacement." in page.html
     assert "above its bound" not in page.verdict
@@ -419,14 +424,12 @@ def test_certificates_are_shown_against_measured_errors(report, tmp_path):
 
 def test_an_error_above_its_bound_is_in_the_verdict(report, tmp_path):
     changed = copy.deepcopy(CERTIFICATES)
-    changed["sizes"][1] |= {"error": 0.5, "error_ci95": [0.4, 0.6]}
+    changed["sizes"][1]["is_calibrated"] = False
+    assert count_violations(report | {"retrieval_certificates": changed}) == 1
     page = Page(html_of(report | {"retrieval_certificates": changed}, images(), tmp_path))
     assert "error lies above its bound for collections of 10" in page.verdict
     assert 'class="verdict bad"' in page.html
-    # Within the bound of the worst label, an error above the mean of labels is none.
-    changed["sizes"][1] |= {"error": 0.025, "error_ci95": [0.02, 0.03]}
-    page = Page(html_of(report | {"retrieval_certificates": changed}, images(), tmp_path))
-    assert 'class="verdict good"' in page.html
+    assert "A measured error is above its bound" in page.html
 
 
 def test_of_many_labels_those_with_the_largest_bounds_are_shown(report, tmp_path):
@@ -434,7 +437,7 @@ def test_of_many_labels_those_with_the_largest_bounds_are_shown(report, tmp_path
     many = {"sizes": [{"size": 2, "per_label": labels, "is_calibrated": False}]}
     html = html_of(report | {"retrieval_certificates": many}, images(), tmp_path)
     page = Page(html)
-    assert html.count('class="each"') == len(page.table("label", "Chernoff")) == 100
+    assert html.count('class="each s0" x1') == len(page.table("label", "Chernoff")) == 100
     assert page.table("label", "Chernoff")[0]["label"] == "label 2999"
     assert "the 100 largest bounds of 3,000" in html
     assert page.table("items", "queries")[0]["labels bounded by 0.05"] == "150 of 3000"
@@ -449,9 +452,8 @@ def test_missing_and_unknown_keys_of_certificates_and_losses_are_taken_with_grac
     page = Page(html_of(sparse, images(), tmp_path))
     rows = page.table("items", "queries", "measured error [95 %]")
     assert [row["measured error [95 %]"] for row in rows] == ["–", "0.100"]
-    losses = page.table("temperature", "negatives", "value, conditions")
+    losses = page.table("bound", "at most", "holds")
     assert [row["holds"] for row in losses] == ["–", "–"]
-    assert losses[1]["value, conditions"] == "–; later: [1, 2]"
     assert 'class="verdict good"' in page.html
 
 
@@ -474,14 +476,15 @@ def test_losses_are_a_table_and_one_that_does_not_hold_is_in_the_verdict(report,
         {"name": "asymptotic", "value": 2.0, "bound": 1.5, "holds": False, "conditions": "unit"},
     ]
     page = Page(html_of(report | {"loss_bounds": losses}, images(), tmp_path))
-    first, second = page.table("temperature", "negatives", "value, conditions")
-    assert first["value ± standard error"] == "0.0314 ± 2.1e−4"
-    assert first["bounded by"] == "≤ 0.577"
-    counts = [first[key] for key in ("temperature", "negatives", "positives")]
-    assert counts == ["0.500", "254", "4"]
-    assert first["value, conditions"] == "negatives i.i.d.; positives i.i.d.; num draws: 200"
-    assert second["bounded by"] == "≤ 1.50"
-    assert (first["holds"], second["holds"]) == ("yes", "no")
+    tables = [rows[1] for rows in page.tables if rows[0][-2:] == ["at most", "holds"]]
+    assert tables == [
+        ["debiased", "0.0314 ± 2.1e−4", "0.577", "yes"],
+        ["asymptotic", "2.00", "1.50", "no"],
+    ]
+    caption = re.sub(r"<[^>]*>", "", page.html[page.html.index('id="losses"') :])
+    assert "t = 0.500, N = 254, M = 4" in caption
+    assert "1 bound of 2 on contrastive losses did not hold." in caption
+    assert "<details open>" in page.html
     assert "Bounds on losses that do not hold: asymptotic." in page.verdict
     assert "Not every bound held" in page.verdict
     assert "Every bound held" not in page.verdict
@@ -492,7 +495,7 @@ def test_bounds_on_losses_come_with_their_statements(report, tmp_path):
     losses = [{"name": name} for name in ("L1, as published", "L3", "L3, of this mixture")]
     html = html_of(report | {"loss_bounds": losses}, images(), tmp_path)
     Page(html)
-    shown = [name for name, statement, *_ in LOSSES if formula(statement) in html]
+    shown = [name for name, _, statement, *_ in LOSSES if formula(statement) in html]
     assert shown == ["L1", "L3"]
     assert "Debiased contrastive learning" in html
 
@@ -530,7 +533,11 @@ def test_points_lie_where_value_and_bound_are(report, page):
             (left + side * axis.place(of["bound"]), top + side * (1 - axis.place(of["value"])))
             for of in entries
         ]
-        np.testing.assert_allclose(drawn, expected, atol=0.051)
+        apart = np.abs(np.array(drawn)[:, None] - np.array(expected)).max(axis=2)
+        assert len(drawn) == len(expected)
+        assert max(*apart.min(axis=0), *apart.min(axis=1)) <= 0.051
+        turns = re.findall(r'class="dots (s\d)"', plots[name])
+        assert turns[:4] == ["s0", "s1", "s0", "s1"]  # no colour covers the other
     # Above the diagonal for upper bounds, below for lower ones.
     corner = f"L{bound_plots.LEFT} {bound_plots.TOP}Z"
     assert corner in plots["w1"]
@@ -643,3 +650,32 @@ def test_verify_bounds_writes_the_page_beside_the_numbers(tmp_path):
     assert f"Bound verification: {run.name}" in html
     assert "20 triples" in Page(html).verdict
     assert bound_page.NUM_DRAWN == 400
+
+
+def test_collections_of_one_item_do_not_rank(tmp_path):
+    dataset = images()
+    found = report_of(dataset, sizes=(1, 3), max_triples=60)
+    page = Page(html_of(found, dataset, tmp_path))
+    assert "of more than one item; of one item most bounds are attained by definition" in page.html
+    three = [row for row in found["rows"] if row["sizes"][0] == 3]
+    medians = np.median([row["bounds"]["q12"]["tightness"] for row in three])
+    row = next(
+        row for row in page.table("bound", "violations", "tightness") if row["bound"] == "q12"
+    )
+    assert row["tightness"].startswith(f"{medians:.3f} [")
+    tabled = {row["triple"] for row in page.table("triple", "label", "items")}
+    assert tabled <= {str(row["triple"]) for row in three}
+    assert "attained by definition" not in html_of(report_of(dataset), dataset, tmp_path)
+
+
+def test_a_bound_that_does_not_speak_of_a_triple_is_not_violated(report, tmp_path):
+    silent = copy.deepcopy(report)
+    for row in silent["rows"][:20]:
+        row["bounds"]["hull_upper"] = dict.fromkeys(row["bounds"]["hull_upper"])
+    silent["summary"]["hull_upper"]["num_checked"] = 40
+    page = Page(html_of(silent, images(), tmp_path))
+    assert 'class="verdict good"' in page.html
+    assert plots_of(page.html)["hull_upper"].count("h0") == 40
+    gap = [row["bounds"]["score_gap"]["tightness"] is not None for row in report["rows"]]
+    if not all(gap):
+        assert f"The tightness of score_gap is of the {sum(gap)} triples" in page.html

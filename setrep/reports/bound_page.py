@@ -14,8 +14,15 @@ import torch
 from setrep.data.dataset import ItemDataset
 from setrep.files import write_atomically
 from setrep.reports import bound_plots as plots
+from setrep.reports.bound_retrieval import (
+    CERTIFIED,
+    NUM_LABELS,
+    certificate_axis,
+    certificates,
+    evenly,
+)
 from setrep.reports.bound_texts import KNOWLEDGE, MARGINS, POSITIVES, SYMBOLS, THEOREMS, Theorem
-from setrep.reports.loss_texts import loss_texts
+from setrep.reports.loss_texts import loss_texts, losses_by_temperature
 from setrep.reports.pages import COLOURS, picture, render
 from setrep.reports.typeset import formula, number, prose
 
@@ -24,9 +31,6 @@ NUM_LISTED = 20  # violations
 NUM_TABULATED = 7  # triples
 NUM_PICTURED = 10  # items of a collection
 THUMBNAIL = 64  # pixels
-NUM_LABELS = 100  # with a bound of their own
-CERTIFIED = 0.05  # probability of a wrong answer
-LEAST_ERROR = 1e-6  # that is told from 0 in a plot
 HEADINGS = {
     "same": "Two collections of one label",
     "other": "Collections of two labels",
@@ -63,7 +67,9 @@ def contents(rows: Sequence[Row], summary: dict[str, Any]) -> dict[str, Any]:
     names = [name for name, found in summary.items() if found["num_checked"]]
     sizes = list(dict.fromkeys(size_of(row) for row in rows))
     reference = choose_reference(names, summary)
-    ranked = rank(rows, reference)
+    judged = beyond_one(rows)
+    overall = {name: spread([row["bounds"][name]["tightness"] for row in judged]) for name in names}
+    ranked = rank(judged, reference)
     drawn = choose_drawn(rows)
     return {
         "aggregator": rows[0]["aggregator"] if rows else None,
@@ -73,7 +79,10 @@ def contents(rows: Sequence[Row], summary: dict[str, Any]) -> dict[str, Any]:
         "num_checks": sum(summary[name]["num_checked"] for name in names),
         "violations": violations(rows),
         "sizes": sizes,
-        "headlines": headlines(names, summary),
+        "headlines": headlines(names, summary, overall),
+        "overall": overall,
+        "leaves_out_one": len(judged) < len(rows),
+        "num_ranked": {name: num_ranked(rows, name) for name in names},
         "reference": reference,
         "by_size": by_size(rows, names, sizes),
         "groups": scatter_plots(drawn, names, sizes, summary),
@@ -91,8 +100,18 @@ def violations(rows: Sequence[Row]) -> list[tuple[Row, str, dict[str, Any]]]:
         (row, name, entry)
         for row in rows
         for name, entry in row["bounds"].items()
-        if not entry["holds"]
+        if entry["holds"] is False
     ]
+
+
+def beyond_one(rows: Sequence[Row]) -> list[Row]:
+    """Leave out collections of one item, where most bounds are attained, if there are others."""
+    return [row for row in rows if max(row["sizes"]) > 1] or list(rows)
+
+
+def num_ranked(rows: Sequence[Row], name: str) -> int:
+    """Count the triples of which a bound has a tightness."""
+    return sum(row["bounds"][name]["tightness"] is not None for row in rows)
 
 
 def choose_reference(names: Sequence[str], summary: dict[str, Any]) -> str | None:
@@ -109,7 +128,9 @@ def rank(rows: Sequence[Row], reference: str | None) -> list[Row]:
     return sorted(found, key=lambda row: float(row["bounds"][reference]["tightness"]))
 
 
-def headlines(names: Sequence[str], summary: dict[str, Any]) -> list[tuple[str, str]]:
+def headlines(
+    names: Sequence[str], summary: dict[str, Any], overall: dict[str, plots.Spread | None]
+) -> list[tuple[str, str]]:
     """Choose the bounds that tell how tight all are: Karimov's, and the tightest of each sort."""
     upper = [name for name in names if summary[name]["kind"] == "upper"]
     same = [name for name in upper if text_of(name).of == "same"]
@@ -122,14 +143,13 @@ def headlines(names: Sequence[str], summary: dict[str, Any]) -> list[tuple[str, 
     ]
     found: dict[str, str] = {}
     for what, candidates in sorts:
-        kept = [
-            name
+        medians = {
+            name: found_of[1]
             for name in candidates
-            if name not in UNRANKED and summary[name]["tightness_median"] is not None
-        ]
-        if kept:
-            best = max(kept, key=lambda name: float(summary[name]["tightness_median"]))
-            found.setdefault(best, what)
+            if name not in UNRANKED and (found_of := overall[name]) is not None
+        }
+        if medians:
+            found.setdefault(max(medians, key=lambda name: medians[name]), what)
     return [(what, name) for name, what in found.items()]
 
 
@@ -162,18 +182,11 @@ def size_of(row: Row) -> str:
 
 def choose_drawn(rows: Sequence[Row]) -> list[Row]:
     """Choose triples to draw, evenly, those with a violated bound before all others."""
-    is_bad = [not all(entry["holds"] for entry in row["bounds"].values()) for row in rows]
+    is_bad = [any(of["holds"] is False for of in row["bounds"].values()) for row in rows]
     bad = [row for row, found in zip(rows, is_bad, strict=True) if found]
     good = [row for row, found in zip(rows, is_bad, strict=True) if not found]
     kept = evenly(bad, NUM_DRAWN)
     return kept + evenly(good, NUM_DRAWN - len(kept))
-
-
-def evenly(given: Sequence[Any], count: int) -> list[Any]:
-    """Take some of a sequence, evenly, both ends among them."""
-    if len(given) <= count:
-        return list(given)
-    return [given[round(place)] for place in np.linspace(0, len(given) - 1, count)]
 
 
 def scatter_plots(
@@ -216,49 +229,6 @@ def columns(names: Sequence[str], summary: dict[str, Any]) -> dict[str, list[str
     }
 
 
-def certificates(found: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Sum up the certificates of each size over labels, those with the largest bounds first."""
-    sizes = []
-    for entry in (found or {}).get("sizes") or []:
-        given = entry.get("per_label") or {}
-        labels = dict(sorted(given.items(), key=lambda item: -(item[1].get("bound") or 0.0)))
-        bounds = [one["bound"] for one in labels.values() if one.get("bound") is not None]
-        worst = max(bounds, default=entry.get("delta"))
-        error, interval = entry.get("error"), entry.get("error_ci95")
-        low, high = interval or (error, error)
-        # The bound of the worst label is one for any mixture of labels.
-        is_within = low is None or worst is None or low <= worst
-        sizes.append(
-            {
-                **entry,
-                "means": {
-                    kind: mean_of(labels, kind) for kind in ("half_space", "chernoff", "bound")
-                },
-                "labels": labels,
-                "bounds": evenly(bounds, NUM_LABELS),
-                "worst": worst,
-                "num_certified": sum(bound <= CERTIFIED for bound in bounds),
-                "is_above": not entry.get("is_calibrated", is_within),
-                "spread": None if error is None else (low, error, high),
-            }
-        )
-    return sizes
-
-
-def certificate_axis(certificates: Sequence[dict[str, Any]]) -> plots.Axis:
-    """Choose one scale for the bounds and errors of all sizes, up to 1."""
-    numbers = [number for of in certificates for number in (*of["bounds"], *(of["spread"] or ()))]
-    return plots.axis_of(
-        [min(max(number, LEAST_ERROR), 1.0) for number in numbers if number] + [1.0]
-    )
-
-
-def mean_of(labels: dict[str, dict[str, float | None]], kind: str) -> float | None:
-    """Average a bound over labels."""
-    known = [value for one in labels.values() if (value := one.get(kind)) is not None]
-    return sum(known) / len(known) if known else None
-
-
 def text_of(name: str) -> Theorem:
     """Return what there is to say of a bound."""
     return THEOREMS.get(name, Theorem(name, "", "", "", None))
@@ -290,6 +260,7 @@ TEXTS = {
     "unit": plots.Axis(0.0, 1.0, is_log=False),
     "certificate_axis": certificate_axis,
     "text": text_of,
+    "losses_by_temperature": losses_by_temperature,
     "size_of": size_of,
     "number": number,
     "formula": formula,

@@ -18,6 +18,7 @@ WIDEST_LOG = 1e9  # of a logarithmic axis; what is less lies on its edge
 LOG_FROM = 8.0  # span from which an axis is logarithmic
 LEFT, TOP, SIDE = 36.0, 17.0, 172.0  # of a scatter plot's square, in a view of 220 by 220
 LINE = 15  # pixels from line to line of a strip
+ROUNDS = 8  # in which colours take turns, so that none covers the others
 
 Point = tuple[float, float, int, bool]  # bound, value, number of its colour, whether it holds
 Spread = tuple[float, float, float]
@@ -80,12 +81,18 @@ def scatter(points: Sequence[Point], axis: Axis, kind: str, name: str) -> Markup
         Markup('<path class="forbidden" d="M{}L{}L{}Z"/>').format(start, end, corner),
         Markup('<path class="diagonal" d="M{}L{}"/>').format(start, end),
     ]
-    for number in sorted({point[2] for point in points}):
-        places = [
+    numbers = sorted({point[2] for point in points})
+    places = {
+        number: [
             at(axis.place(x), axis.place(y)) for x, y, of, holds in points if of == number and holds
         ]
-        d = "".join(f"M{x} {y}h0" for x, y in places)
-        parts.append(Markup('<path class="dots s{}" d="{}"/>').format(number % len(COLOURS), d))
+        for number in numbers
+    }
+    for turn in range(ROUNDS):
+        for number in numbers:
+            d = "".join(f"M{x} {y}h0" for x, y in places[number][turn::ROUNDS])
+            path = Markup('<path class="dots s{}" d="{}"/>').format(number % len(COLOURS), d)
+            parts.append(path if d else Markup(""))
     bad = [at(axis.place(x), axis.place(y)) for x, y, _, holds in points if not holds]
     crosses = "".join(f"M{x} {y}m-4-4l8 8m0-8l-8 8" for x, y in bad)
     parts.append(Markup('<path class="cross" d="{}"/>').format(crosses) if bad else Markup(""))
@@ -136,29 +143,31 @@ def strip(spreads: Sequence[Spread | None], axis: Axis, what: str) -> Markup:
 
 
 def certificate(
-    bounds: Sequence[float], mean: float | None, error: Spread | None, axis: Axis, what: str
+    bounds: Sequence[float],
+    mean_bound: float | None,
+    errors: Sequence[float],
+    mean_error: float | None,
+    axis: Axis,
+    what: str,
 ) -> Markup:
-    """Draw bounds on an error, each and their mean, above the measured one with its interval."""
+    """Draw the labels' bounds on an error and their mean, above their errors and the mean of these.
+
+    The colours are the first and the fifth.
+    """
     lines = [grid(axis, 2 * LINE)]
-    for bound in bounds:
-        place = f"{100 * axis.place(bound):.1f}%"
-        lines.append(
-            Markup('<line class="each" x1="{0}" x2="{0}" y1="3" y2="{1}"/>').format(place, LINE - 3)
-        )
-    if mean is not None:
-        place = f"{100 * axis.place(mean):.1f}%"
-        lines.append(
-            Markup('<line class="mean" x1="{0}" x2="{0}" y1="0" y2="{1}"/>').format(place, LINE)
-        )
-    if error is not None:
-        low, middle, high = (f"{100 * axis.place(value):.1f}%" for value in error)
-        lines.append(
-            Markup(
-                '<g class="s4"><line class="whisker" x1="{0}" x2="{2}" y1="{3}" y2="{3}"/>'
-                '<circle cx="{1}" cy="{3}" r="4"/></g>'
-            ).format(low, middle, high, 1.5 * LINE)
-        )
+    for line, colour, each, mean in ((0, 0, bounds, mean_bound), (1, 4, errors, mean_error)):
+        top = line * LINE
+        lines += [tick(axis, of, "each", colour, top + 3, top + LINE - 3) for of in each]
+        if mean is not None:
+            lines.append(tick(axis, mean, "mean", colour, top, top + LINE))
     return svg(lines, 2 * LINE, what)
+
+
+def tick(axis: Axis, number: float, sort: str, colour: int, top: float, end: float) -> Markup:
+    """Draw a line across a strip where a number lies."""
+    return Markup('<line class="{0} s{1}" x1="{2}" x2="{2}" y1="{3}" y2="{4}"/>').format(
+        sort, colour, f"{100 * axis.place(number):.1f}%", top, end
+    )
 
 
 def labelled(axis: Axis) -> Markup:
