@@ -85,7 +85,7 @@ def verify_bounds(
     else:
         tables.print_table(bound_tables.bounds_table(report))
         for line in bound_tables.verdict(report):
-            print(line)
+            tables.print_text(line)
         print(f"Report: {Path(output_dir or run) / 'bounds.html'}, numbers in bounds.json")
     return 3 if reports.count_violations(report) else 0
 

@@ -13,6 +13,12 @@ def print_table(table: Table) -> None:
     Console(markup=False, emoji=False).print(table)  # names of files and labels as they are
 
 
+def print_text(text: str) -> None:
+    """Print a line to standard output, broken between words where a terminal ends."""
+    console = Console(markup=False, emoji=False, highlight=False)
+    console.print(text, soft_wrap=not console.is_terminal)
+
+
 def percent(value: float | None) -> str:
     """Write a fraction as a percentage, or a dash."""
     return "–" if value is None else f"{100 * value:.1f}"
