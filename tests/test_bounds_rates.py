@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from statistics import NormalDist
 
 import numpy as np
@@ -127,6 +128,70 @@ def test_the_biased_loss_keeps_to_l1_over_all_draws(mixture, n):
     ratios = zip(loops.means["positives"], loops.means["negatives"], strict=True)
     floor = mean(min(0.0, math.log(e_plus / e_minus)) for e_plus, e_minus in ratios)
     assert unbiased + floor - loops.loss("everyone", n) <= of_mixture + 1e-11
+
+
+def mean_loss(positives: list[float], negatives: list[float], n: int) -> float:
+    """Return the loss of one anchor with n negatives, over all counts of each value."""
+    (value, times), *rest = Counter(round(h, 12) for h in negatives).items()
+    others = [(h, count / len(negatives)) for h, count in rest]
+    total = []
+    for counts in itertools.product(range(n + 1), repeat=len(others)):
+        left = n - sum(counts)
+        if left < 0:
+            continue
+        log_chance = math.lgamma(n + 1) - math.lgamma(left + 1)
+        log_chance += left * math.log(times / len(negatives))
+        h = left * value
+        for count, (its_h, share) in zip(counts, others, strict=True):
+            log_chance += count * math.log(share) - math.lgamma(count + 1)
+            h += count * its_h
+        total.append(math.exp(log_chance) * mean(math.log1p(h / of) for of in positives))
+    return math.fsum(total)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "num_far", "least"), [(2.0, 3, 0.36), (1.0, 7, 0.31), (0.5, 15, 0.18)]
+)
+def test_l1_of_one_anchor_is_above_a_share_of_its_constant(temperature, num_far, least):
+    """Positives at either end, negatives where they have the same mean and no deviation.
+
+    The proof is for each anchor by itself, so L1 holds for one; here its left side is no less than
+    the given share of the bound, and a constant smaller than that would be false.
+    """
+    h = (math.exp(1 / temperature) + num_far * math.exp(-1 / temperature)) / (1 + num_far)
+    cosine = temperature * math.log(h)
+    points = [[1.0, 0.0]] + num_far * [[-1.0, 0.0]]
+    points += (1 + num_far) * [[cosine, math.sqrt(1 - cosine**2)]]
+    labels = (1 + num_far) * [0] + (1 + num_far) * [1]
+    loops = Loops(FiniteMixture.from_embeddings(points, labels, temperature))
+    assert loops.means["positives"][0] == pytest.approx(loops.means["negatives"][0], rel=1e-12)
+    shares = []
+    for n in (1, 4, 16, 64):
+        value = mean_loss(loops.positives(0), loops.negatives(0), n)
+        value -= mean_loss(loops.positives(0), loops.everyone(0), n)
+        shares.append(value / losses.biased_loss_gap(temperature, n))
+    assert min(shares) > 0
+    assert least <= max(shares) <= 1
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5, 0.2, 0.1, 0.07])
+def test_l1_has_a_mixture_where_its_left_side_is_above_0(temperature):
+    """Two triangles that make a regular hexagon: random mixtures never have it above 0."""
+    turns = math.pi / 3 * np.array([0, 2, 4, 1, 3, 5])
+    points = np.stack([np.cos(turns), np.sin(turns)], axis=1)
+    mixture = FiniteMixture.from_embeddings(points, [0, 0, 0, 1, 1, 1], temperature)
+    loops = Loops(mixture)
+    ratios = zip(loops.means["positives"], loops.means["negatives"], strict=True)
+    exact = mean(min(0.0, math.log(e_plus / e_minus)) for e_plus, e_minus in ratios)
+    exact += loops.loss("negatives", 1) - loops.loss("everyone", 1)
+    of_mixture = mixture_biased_loss_gap(mixture, 1)
+    assert 0 < exact <= of_mixture <= losses.biased_loss_gap(temperature, 1)
+    if temperature < 0.25:
+        assert exact > of_mixture / 250
+    found = measure_biased_loss(mixture, 1, 20000, generator())
+    assert is_about(found, exact)
+    assert found.value > ERRORS * found.standard_error
+    assert is_below(found, of_mixture)
 
 
 @given(small_mixtures, st.integers(1, 2), st.integers(1, 2))

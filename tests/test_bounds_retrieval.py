@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -13,8 +14,9 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from setrep.bounds import calibration
-from setrep.bounds.calibration import clopper_pearson, measure_errors
-from setrep.bounds.cells import measure_cells
+from setrep.bounds import cells as cells_of
+from setrep.bounds.calibration import clopper_pearson, is_error, measure_errors
+from setrep.bounds.cells import measure_cells, to_gallery
 from setrep.bounds.change_factor import change_factor
 from setrep.bounds.retrieval import (
     certify_retrieval,
@@ -25,7 +27,7 @@ from setrep.bounds.retrieval import (
 )
 from setrep.bounds.sampling import bounded_differences, expected_distance, measure_pool
 from setrep.errors import InputError
-from tests.sampling_cases import draw_gallery, galleries, probability_of_error
+from tests.sampling_cases import draw_gallery, draws, galleries, probability_of_error
 
 STATEMENT = settings(max_examples=200, deadline=None)
 SIZES = (1, 3, 5, 10, 20)
@@ -74,17 +76,19 @@ def smallest_of(pools: list[np.ndarray]) -> int:
 def test_r1_r2_r3_hold_over_all_queries(case, data):
     gallery, pools = case
     n = data.draw(st.integers(1, smallest_of(pools)))
-    found = certify_retrieval(gallery, pools, [n], level=data.draw(st.sampled_from([0.3, 0.05])))
+    found = certify_retrieval(gallery, pools, [n])
+    level = data.draw(st.sampled_from([0.3, 0.05]))
+    pairs = found.pairs(level)
     for label, pool in enumerate(pools):
         exact = probability_of_error(gallery, pool, label, n)
         for bound in (found.triangle, found.half_space, found.chernoff):
             assert exact["any"] <= float(bound[label, 0]) * (1 + 1e-9)
-        certified = found.pairs[0, label].tolist()
+        certified = pairs[0, label].tolist()
         assert certified[label]
         for other, is_certified in enumerate(certified):
-            assert not is_certified or exact[other] <= found.level
+            assert not is_certified or exact[other] <= level
         if all(certified):
-            assert exact["any"] <= found.level
+            assert exact["any"] <= level
 
 
 @given(galleries, st.integers(1, 3))
@@ -96,8 +100,8 @@ def test_r1_r2_r3_hold_over_all_queries_drawn_with_replacement(case, n):
         exact = probability_of_error(gallery, pool, label, n, with_replacement=True)
         for bound in (found.triangle, found.half_space, found.chernoff):
             assert exact["any"] <= float(bound[label, 0]) * (1 + 1e-9)
-        if bool(found.pairs[0, label].all()):
-            assert exact["any"] <= found.level
+        if bool(found.pairs(0.05)[0, label].all()):
+            assert exact["any"] <= 0.05
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -211,6 +215,112 @@ def test_r1_pairs_at_the_border_are_not_told_apart():
     assert not bool(triangle_pairs(means, [0.9, 1.0], [1.0, 1.3])[0, 1])
 
 
+def all_shares(num_items: int, n: int, with_replacement: bool) -> tuple[torch.Tensor, list[int]]:
+    """Return the shares of the items in every query, and how often each of them is drawn."""
+    every = list(draws(num_items, n, with_replacement))
+    shares = torch.zeros(len(every), num_items, dtype=torch.float64)
+    for row, (chosen, _) in zip(shares, every, strict=True):
+        for item in chosen:
+            row[item] += 1
+    return shares / n, [weight for _, weight in every]
+
+
+def measured_probability(
+    gallery: np.ndarray, pools: list[np.ndarray], label: int, n: int, with_replacement: bool
+) -> Fraction:
+    """Return the share of all queries that `measure_errors` would count."""
+    centres, items, unit = to_gallery(gallery, pools)
+    shares, weights = all_shares(len(items[label]), n, with_replacement)
+    is_wrong = is_error(shares, items[label] / unit, centres / unit, label)
+    return Fraction(sum(itertools.compress(weights, is_wrong.tolist())), sum(weights))
+
+
+@st.composite
+def offset_galleries(draw):
+    """Galleries of any shape, some with a label or an item that is very far off."""
+    gallery, pools = draw(galleries)
+    gallery, pools = gallery.copy(), [pool.copy() for pool in pools]
+    far = draw(st.sampled_from([0.0, 1e7, 1e14]))
+    label = draw(st.integers(0, len(pools) - 1))
+    if draw(st.booleans()):
+        gallery[label] += far
+        pools[label] += far
+    else:
+        pools[label][0] += far
+    return gallery, pools
+
+
+@given(offset_galleries(), st.integers(1, 3), st.booleans())
+@STATEMENT
+def test_what_is_measured_of_all_queries_is_never_above_a_bound(case, n, is_with):
+    """Whatever rounding does to a tie: the certificate counts what the measurement does."""
+    gallery, pools = case
+    n = n if is_with else min(n, smallest_of(pools))
+    found = certify_retrieval(gallery, pools, [n], with_replacement=is_with)
+    for label, pool in enumerate(pools):
+        measured = measured_probability(gallery, pools, label, n, is_with)
+        # A tie stays an error, however far its items are from the first label.
+        assert measured >= probability_of_error(gallery, pool, label, n, is_with)["any"]
+        for bound in (found.triangle, found.half_space, found.chernoff):
+            assert measured <= float(bound[label, 0]) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-12, 1e9])
+@pytest.mark.parametrize("num_items", [1, 4])
+def test_what_is_measured_within_rounding_of_a_plane_is_what_the_certificate_counts(
+    scale, num_items
+):
+    gallery, certain = scale * np.array([[1.0], [-1.0]]), []
+    for distance in 1e-15 * np.arange(-10, 300):
+        pools = [np.full((num_items, 1), sign * scale * distance) for sign in (1, -1)]
+        bound = float(certify_retrieval(gallery, pools, [1]).bound[0, 0])
+        measured = float(measured_probability(gallery, pools, 0, 1, False))
+        assert measured in (0.0, 1.0)
+        assert measured <= bound
+        certain.append((measured, bound))
+    assert certain[:11] == [(1.0, 1.0)] * 11  # on the plane or beyond it
+    assert certain[-1] == (0.0, 0.0)
+    assert (0.0, 1.0) in certain  # between the two allowances
+
+
+@pytest.mark.parametrize("far", [1e6, 1e14, -1e14])
+@pytest.mark.parametrize("is_with", [False, True])
+def test_a_label_far_off_makes_no_errors_of_the_others(far, is_with):
+    gallery, pools = [[0.0], [1.0], [far]], [[[0.3], [0.2]], [[1.0], [0.9]], [[far], [far]]]
+    found = certify_retrieval(gallery, pools, [1, 2], with_replacement=is_with)
+    generator = torch.Generator().manual_seed(0)
+    errors = measure_errors(gallery, pools, [1, 2], generator=generator, with_replacement=is_with)
+    assert found.bound.tolist() == [[0.0, 0.0]] * 3
+    assert errors.num_errors.tolist() == [[0, 0]] * 3
+
+
+def test_an_item_far_off_makes_no_errors_of_queries_without_it():
+    gallery, pools = [[0.0], [1.0]], [[[0.3], [-1e14]], [[1.0], [0.9]]]
+    generator = torch.Generator().manual_seed(0)
+    errors = measure_errors(gallery, pools, [1], generator=generator)
+    assert errors.num_errors.tolist() == [[0], [0]]
+
+
+def test_only_r1_looks_at_all_distances_of_a_pool(monkeypatch):
+    gallery, pools = draw_gallery("random", [30, 40, 50], 2, 3.0, 1)
+
+    def refuse(points):
+        raise AssertionError("a pool was measured")
+
+    monkeypatch.setattr(cells_of, "measure_pool", refuse)
+    found = certify_retrieval(gallery, pools, [2, 20])
+    assert float(found.bound.min()) < 0.1
+    assert found.smallest_size(1.0) == 2
+    assert "tensor" in repr(found)
+    for ask in (lambda: found.triangle, found.pairs):
+        with pytest.raises(AssertionError, match="a pool was measured"):
+            ask()
+    monkeypatch.undo()
+    cells = measure_cells(gallery, pools)
+    assert torch.equal(found.triangle, triangle(cells, [2, 20]))
+    assert found.cells.moments == tuple(measure_pool(pool) for pool in pools)
+
+
 def one_plane(first: list[float], second: list[float]):
     pools = [np.array(first)[:, None], np.array(second)[:, None]]
     return measure_cells([[1.0], [-1.0]], pools)
@@ -262,7 +372,7 @@ def test_one_centroid_of_two_labels_is_always_an_error(offset, scale):
     for bound in (found.triangle, found.half_space, found.chernoff):
         assert bound[:2].tolist() == [[1, 1, 1]] * 2
     assert found.bound[2].tolist() == [0, 0, 0]
-    assert found.pairs[:, :2, :2].tolist() == [[[True, False], [False, True]]] * 3
+    assert found.pairs()[:, :2, :2].tolist() == [[[True, False], [False, True]]] * 3
     errors = measure_errors(
         gallery, pools, [1, 4], num_queries=50, generator=torch.Generator().manual_seed(0)
     )
@@ -303,7 +413,8 @@ def test_bounds_are_probabilities_and_fall_as_queries_grow(case):
         for bound in (found.triangle, found.half_space, found.chernoff):
             assert bool(((bound >= 0) & (bound <= 1)).all())
             assert bool((bound.diff(dim=1) <= 1e-9).all())
-        assert bool((found.pairs[:-1] <= found.pairs[1:]).all())
+        pairs = found.pairs()
+        assert bool((pairs[:-1] <= pairs[1:]).all())
         assert torch.equal(found.bound, torch.minimum(found.half_space, found.chernoff))
         assert torch.equal(found.delta, found.bound.amax(0))
     cells = measure_cells(gallery, pools)
@@ -323,13 +434,14 @@ def test_drawing_without_replacement_never_bounds_worse(case):
 
 def test_pairs_are_those_whose_gap_is_above_the_radius():
     gallery, pools = draw_gallery("random", [30, 40, 50], 2, 3.0, 1)
-    found = certify_retrieval(gallery, pools, [2, 20], level=0.1)
+    found = certify_retrieval(gallery, pools, [2, 20])
+    pairs = found.pairs(0.1)
     cells = measure_cells(gallery, pools)
     for column, n in enumerate((2, 20)):
         for label, pool in enumerate(pools):
             kept = bounded_differences(measure_pool(pool), n, delta=0.1)
-            assert torch.equal(found.pairs[column, label], cells.gap[label] > kept)
-    assert int(found.pairs[1].sum()) > 3
+            assert torch.equal(pairs[column, label], cells.gap[label] > kept)
+    assert int(pairs[1].sum()) > 3
 
 
 def test_the_smallest_size_is_the_first_that_will_do():
@@ -464,7 +576,7 @@ def draw(num_queries: int):
         (lambda: certify_retrieval(*TWO, [1, 5]), "5 items .* pool of 4"),
         (lambda: certify_retrieval(*TWO, [0]), "at least 1"),
         (lambda: certify_retrieval(*TWO, []), "whole numbers"),
-        (lambda: certify_retrieval(*TWO, [1], level=1.0), "between 0 and 1"),
+        (lambda: certify_retrieval(*TWO, [1]).pairs(1.0), "between 0 and 1"),
         (lambda: half_space(measure_cells(*TWO), 5), "5 items .* pool of 4"),
         (lambda: triangle(measure_cells(*TWO), 5), "5 items .* pool of 4"),
         (lambda: chernoff(measure_cells(*TWO), 0.5), "whole numbers"),

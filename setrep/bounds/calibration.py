@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float64, Int64
 from scipy.special import betaincinv
 from torch import Tensor
 
-from setrep.bounds.cells import relative_to_gallery
+from setrep.bounds.cells import depths, to_gallery
 from setrep.bounds.change_factor import to_sizes
-from setrep.bounds.points import Points, distances, rounding
+from setrep.bounds.points import Points, rounding
 from setrep.bounds.triples import length
 from setrep.errors import InputError
 
@@ -73,13 +73,14 @@ def measure_errors(
     """Count how many random queries have another label's centroid as near as their own.
 
     Each query holds n items of the pool of its label, every subset as likely as any other, and is
-    drawn by itself. Centroids as near as rounding can tell count as ties, which are errors.
+    drawn by itself. It is an error if it is not on its own side of the plane to each other label
+    (`depths`); where rounding cannot tell, it counts as a tie, which is an error.
 
     Raises:
         InputError: as `measure_cells`, a size is no whole number of at least 1 or larger than a
             pool, or there are no queries.
     """
-    centres, items, _ = relative_to_gallery(gallery, pools)
+    centres, items, unit = to_gallery(gallery, pools)
     smallest = min(len(pool) for pool in items)
     n = to_sizes(smallest, sizes, None, with_replacement)[0].long().reshape(-1)
     if num_queries < 1:
@@ -90,36 +91,34 @@ def measure_errors(
         for column, size in enumerate(n.tolist()):
             for start in range(0, num_queries, at_once):
                 count = min(at_once, num_queries - start)
-                queries = draw_centroids(pool, size, count, generator, with_replacement)
-                counts[label, column] += int(is_error(queries, centres, label).sum())
+                shares = draw_shares(len(pool), size, count, generator, with_replacement)
+                is_wrong = is_error(shares.to(pool.device), pool / unit, centres / unit, label)
+                counts[label, column] += int(is_wrong.sum())
     return RetrievalErrors(n, counts, num_queries)
 
 
-def draw_centroids(
-    pool: Float64[Tensor, "item dim"],
-    n: int,
-    num_queries: int,
-    generator: torch.Generator,
-    with_replacement: bool,
-) -> Float64[Tensor, "query dim"]:
-    """Draw collections of n items from a pool and return their centroids."""
-    shape, device = (num_queries, len(pool)), generator.device
+def draw_shares(
+    num_items: int, n: int, num_queries: int, generator: torch.Generator, with_replacement: bool
+) -> Float64[Tensor, "query item"]:
+    """Draw collections of n items from a pool and return the share of each item in them."""
+    shape, device = (num_queries, num_items), generator.device
     if with_replacement:
-        chosen = torch.randint(len(pool), (num_queries, n), generator=generator, device=device)
+        chosen = torch.randint(num_items, (num_queries, n), generator=generator, device=device)
     else:
         keys = torch.rand(shape, dtype=torch.float64, generator=generator, device=device)
         chosen = keys.argsort(1)[:, :n]
-    chosen = chosen.to(pool.device)
-    shares = pool.new_zeros(shape).scatter_add_(1, chosen, pool.new_full(chosen.shape, 1 / n))
-    return shares @ pool
+    counts = torch.zeros(shape, dtype=torch.float64, device=device)
+    return counts.scatter_add_(1, chosen, counts.new_ones(chosen.shape)) / n
 
 
 def is_error(
-    queries: Float64[Tensor, "query dim"], centres: Float64[Tensor, "label dim"], label: int
+    shares: Float64[Tensor, "query item"],
+    pool: Float64[Tensor, "item dim"],
+    centres: Float64[Tensor, "label dim"],
+    label: int,
 ) -> Bool[Tensor, " query"]:
-    """Return whether the nearest of the other centroids is as near as that of the label."""
-    apart = distances(queries, centres)
-    own = apart[:, label].clone()
-    apart[:, label] = torch.inf
-    lost = rounding(1, queries.shape[1]) * (length(queries) + length(centres).amax())
-    return own + lost >= apart.amin(1)
+    """Return which means of items are as near to another centroid as to that of their label."""
+    offsets = pool - centres[label]
+    reach = shares @ length(offsets)
+    y = depths(shares @ offsets, reach, centres, label, rounding(*offsets.shape))
+    return (y <= 0).any(0)

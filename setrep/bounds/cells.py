@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from jaxtyping import Float64
@@ -33,32 +34,56 @@ class Cells:
     gap: PerPair  # the mean of y_l over the pool
     width: PerPair  # the largest less the smallest y_l
     log_moment: PerPair  # the least log of the mean of exp(-theta y_l) over theta >= 0
-    moments: tuple[PoolMoments, ...]
+    pools: tuple[Float64[Tensor, "item dim"], ...] = field(repr=False)
+
+    @cached_property
+    def moments(self) -> tuple[PoolMoments, ...]:
+        """What R1 needs of the pools, found when asked for: it takes all distances of a pool."""
+        return tuple(measure_pool(pool) for pool in self.pools)
 
 
 def measure_cells(gallery: Points, pools: Sequence[Points]) -> Cells:
     """Measure where the pools lie: `gallery` `[labels, dimensions]`, a pool of items for each.
 
-    What rounding may add to a distance from a plane is taken off it, so that ties stay errors.
+    Twice what rounding may add to a distance from a plane is taken off it. `measure_errors` takes
+    off half of that, so that each error that it finds is one for the bounds as well.
 
     Raises:
         InputError: an input is empty, not finite or not numeric, there are fewer than two labels,
             or the shapes do not fit.
     """
-    centres, items, unit = relative_to_gallery(gallery, pools)
+    centres, items, unit = to_gallery(gallery, pools)
     rows = []
     for label, pool in enumerate(items):
-        to_others = centres[label] - centres
-        apart = length(to_others)
-        normals = to_others / apart.masked_fill(apart == 0, 1.0).unsqueeze(-1)
-        offsets = pool - centres[label]
-        y = normals @ offsets.mT + apart.unsqueeze(-1) / 2
-        y = y - rounding(1, pool.shape[-1]) * (length(offsets).amax() + apart.unsqueeze(-1))
+        offsets = pool / unit - centres[label] / unit
+        lost = 2 * rounding(*offsets.shape)
+        y = depths(offsets, length(offsets), centres / unit, label, lost)
         row = torch.stack([unit * y.mean(1), unit * (y.amax(1) - y.amin(1)), least_log_moment(y)])
         row[:, label] = row.new_tensor([torch.inf, 0.0, -torch.inf])
         rows.append(row.cpu())
     gap, width, log_moment = torch.stack(rows, dim=1)
-    return Cells(gap, width, log_moment, tuple(measure_pool(pool) for pool in pools))
+    return Cells(gap, width, log_moment, items)
+
+
+def depths(
+    offsets: Float64[Tensor, "point dim"],
+    reach: Float64[Tensor, " point"],
+    centres: Float64[Tensor, "label dim"],
+    label: int,
+    lost: float,
+) -> Float64[Tensor, "label point"]:
+    r"""Return $y_l$ of points relative to their own centroid, less what rounding may have added.
+
+    That is `lost` times the distance of the centroids and `reach`: the length of an item's offset,
+    and of a mean of items the mean of their lengths. So what is taken off a query is the mean of
+    what is taken off its items. Towards the label itself it is inf.
+    """
+    to_others = centres[label] - centres
+    apart = length(to_others).unsqueeze(-1)
+    normals = to_others / apart.masked_fill(apart == 0, 1.0)
+    y = normals @ offsets.mT + apart / 2 - lost * (reach + apart)
+    y[label] = torch.inf
+    return y
 
 
 def least_log_moment(y: Float64[Tensor, "other item"]) -> Float64[Tensor, " other"]:
@@ -78,12 +103,12 @@ def least_log_moment(y: Float64[Tensor, "other item"]) -> Float64[Tensor, " othe
     return moment.clamp(max=0)
 
 
-def relative_to_gallery(
+def to_gallery(
     gallery: Points, pools: Sequence[Points]
-) -> tuple[Float64[Tensor, "label dim"], list[Float64[Tensor, "item dim"]], float]:
-    """Check gallery and pools; return them relative to the first centroid, and their unit."""
+) -> tuple[Float64[Tensor, "label dim"], tuple[Float64[Tensor, "item dim"], ...], float]:
+    """Check gallery and pools; return them with a power of two in which squares stay finite."""
     centres = to_points(gallery, "gallery")
-    items = [to_points(pool, f"pool {label}") for label, pool in enumerate(pools)]
+    items = tuple(to_points(pool, f"pool {label}") for label, pool in enumerate(pools))
     if centres.ndim != 2 or len(centres) < 2 or len(centres) != len(items):
         raise InputError(
             f"A gallery must be [labels, dimensions] with a pool for each of two or more labels; "
@@ -96,5 +121,4 @@ def relative_to_gallery(
                 f"{tuple(pool.shape)}."
             )
     unit = power_of_two(torch.stack([x.abs().amax() for x in (centres, *items)]).amax())
-    origin = centres[:1] / unit
-    return centres / unit - origin, [pool / unit - origin for pool in items], float(unit)
+    return centres, items, float(unit)

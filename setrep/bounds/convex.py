@@ -14,10 +14,9 @@ from torch import Tensor
 
 from setrep.bounds.bound import UpperBound
 from setrep.bounds.margins import Margin, radii
-from setrep.bounds.points import Points, finite, to_numbers
+from setrep.bounds.points import Points, finite, to_weights
 from setrep.bounds.triples import Triples, length
 from setrep.bounds.upper import quadratic
-from setrep.errors import InputError
 
 Distance = Float64[Tensor, "*triple"]
 MASS_TOLERANCE = 1e-2  # sums of weights in half precision are off by this much
@@ -57,8 +56,8 @@ def weighted(
     Raises:
         InputError: weights are no such numbers.
     """
-    alpha = to_weights(weights_a, triples.a, "weights_a")
-    beta = to_weights(weights_b, triples.b, "weights_b")
+    alpha = to_weights(weights_a, triples.a, "weights_a", MASS_TOLERANCE)
+    beta = to_weights(weights_b, triples.b, "weights_b", MASS_TOLERANCE)
     means = [
         torch.einsum("...i,...id->...d", p, x) for p, x in ((alpha, triples.a), (beta, triples.b))
     ]
@@ -83,7 +82,7 @@ def total_variation(triples: Triples, weights_a: Points, weights_b: Points) -> U
         (weights_a, triples.a, "weights_a"),
         (weights_b, triples.b, "weights_b"),
     ):
-        share = to_weights(weights, points, name)
+        share = to_weights(weights, points, name, MASS_TOLERANCE)
         uneven = (share - 1 / share.shape[-1]).abs().sum(-1) / 2
         bound = bound + uneven * triples.between(points, points).amax((-2, -1))
     return UpperBound(weighted(triples, weights_a, weights_b).value, bound, triples.scale_outside)
@@ -124,23 +123,3 @@ def attention(
     )
     bound = reach.exp() * value_norm * (1 + reach) * radii(triples, margin).mean(-1)
     return UpperBound(value, bound, triples.scale_outside * max(value_norm, 1.0))
-
-
-def to_weights(
-    weights: Points, points: Float64[Tensor, "*triple n dim"], name: str
-) -> Float64[Tensor, "*triple n"]:
-    """Check weights of the items, and bring their sums to 1 in float64."""
-    found = to_numbers(weights, name)
-    if found.shape != points.shape[:-1]:
-        raise InputError(
-            f"{name} must be of shape {tuple(points.shape[:-1])}, one for each item; "
-            f"found {tuple(found.shape)}."
-        )
-    total = found.sum(-1, keepdim=True)
-    if bool((found < 0).any()) or bool(((total - 1).abs() > MASS_TOLERANCE).any()):
-        raise InputError(
-            f"{name} must be at least 0 and sum to 1 over each collection; found a least of "
-            f"{float(found.min()):.3g} and sums from {float(total.min()):.6g} to "
-            f"{float(total.max()):.6g}."
-        )
-    return found / total

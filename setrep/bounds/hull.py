@@ -14,7 +14,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from setrep.bounds.nearest_points import nearest_points
-from setrep.bounds.points import EPSILON, Points, power_of_two, to_numbers, to_points
+from setrep.bounds.points import EPSILON, Points, power_of_two, to_numbers, to_points, to_weights
 from setrep.bounds.triples import length
 from setrep.errors import InputError
 
@@ -113,8 +113,8 @@ def hull_bounds(
             direction is neither of unit length nor zero.
     """
     a, w = fitting_pairs(a, w)
-    share_a = convex_weights(weights_a, a, "weights_a")
-    share_w = convex_weights(weights_w, w, "weights_w")
+    share_a = to_weights(weights_a, a, "weights_a", NORM_TOLERANCE)
+    share_w = to_weights(weights_w, w, "weights_w", NORM_TOLERANCE)
     u, size = unit_direction(direction, a)
     x, y, unit, reach = relative(a, w)
     lost = (a.shape[-1] + 4) * EPSILON
@@ -180,24 +180,6 @@ def fitting_pairs(a: Points, w: Points) -> tuple[Items, Items]:
             f"{tuple(y.shape)}."
         )
     return x, y
-
-
-def convex_weights(weights: Points, points: Items, name: str) -> Float64[Tensor, "*pair n"]:
-    """Check convex weights of the items; make up for what their sums lack through rounding."""
-    found = to_numbers(weights, name)
-    if found.shape != points.shape[:-1]:
-        raise InputError(
-            f"{name} must be of shape {tuple(points.shape[:-1])}, one for each item; found "
-            f"{tuple(found.shape)}."
-        )
-    total = found.sum(-1, keepdim=True)
-    if bool((found < 0).any()) or bool(((total - 1).abs() > NORM_TOLERANCE).any()):
-        raise InputError(
-            f"{name} must be at least 0 and sum to 1 over each collection; found a least of "
-            f"{float(found.min()):.3g} and sums from {float(total.min()):.9g} to "
-            f"{float(total.max()):.9g}."
-        )
-    return found / total
 
 
 def unit_direction(

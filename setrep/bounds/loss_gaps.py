@@ -116,7 +116,7 @@ def measure_published_debiased_positives(
 ) -> LossGap:
     r"""Measure the gap of debiased positives as published: one sample of negatives in both means.
 
-    It has the floor that the paper lacks, which cannot hold where $(N + 2) \tau^+ \ge 1$.
+    It has the floor that the paper lacks, which cannot bind where $(N + 2) \tau^+ \ge 1$.
 
     Raises:
         InputError: a count is out of range.

@@ -57,6 +57,30 @@ def to_points(x: Points, name: str) -> Float64[Tensor, "*triple n dim"]:
     return points
 
 
+def to_weights(
+    weights: Points, points: Float64[Tensor, "*triple n dim"], name: str, tolerance: float
+) -> Float64[Tensor, "*triple n"]:
+    """Check convex weights of the items, and bring their sums to 1 in float64.
+
+    Raises:
+        InputError: there is not one for each item, one is negative, or a sum is off by more.
+    """
+    found = to_numbers(weights, name)
+    if found.shape != points.shape[:-1]:
+        raise InputError(
+            f"{name} must be of shape {tuple(points.shape[:-1])}, one for each item; "
+            f"found {tuple(found.shape)}."
+        )
+    total = found.sum(-1, keepdim=True)
+    if bool((found < 0).any()) or bool(((total - 1).abs() > tolerance).any()):
+        raise InputError(
+            f"{name} must be at least 0 and sum to 1 over each collection; found a least of "
+            f"{float(found.min()):.3g} and sums from {float(total.min()):.9g} to "
+            f"{float(total.max()):.9g}."
+        )
+    return found / total
+
+
 def finite(x: float, name: str, least: float = -math.inf) -> float:
     """Check one number and return it.
 

@@ -9,7 +9,8 @@ from that pool, and says nothing about items from elsewhere.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float64, Int64
@@ -56,8 +57,8 @@ def half_space(cells: Cells, n: Sizes, *, with_replacement: bool = False) -> Per
     is_inside = cells.gap > 0
     ratio = cells.gap / cells.width.masked_fill(~is_inside, 1.0)
     bounds = []
-    for inside, squared, pool in zip(is_inside, ratio.square(), cells.moments, strict=True):
-        factor = change_factor(pool.num_items, n, with_replacement=with_replacement).reshape(-1)
+    for inside, squared, pool in zip(is_inside, ratio.square(), cells.pools, strict=True):
+        factor = change_factor(len(pool), n, with_replacement=with_replacement).reshape(-1)
         exponents = torch.where(inside.unsqueeze(1), -2 * squared.unsqueeze(1) / factor, 0.0)
         bounds.append(torch.logsumexp(exponents, 0).clamp(max=0).exp())
     return torch.stack(bounds)
@@ -108,15 +109,14 @@ def triangle_pairs(
 class RetrievalCertificate:
     """Bounds on the probability of error, for each label and size of query.
 
-    `pairs` says which labels no query of another is mistaken for, but with probability `level`.
+    `triangle` and `pairs` take all distances of the items of a pool, once they are asked for.
     """
 
     sizes: Int64[Tensor, " size"]
-    triangle: PerLabel
     half_space: PerLabel
     chernoff: PerLabel
-    pairs: Bool[Tensor, "size label other"]
-    level: float
+    cells: Cells = field(repr=False)
+    with_replacement: bool
 
     @property
     def bound(self) -> PerLabel:
@@ -127,6 +127,29 @@ class RetrievalCertificate:
     def delta(self) -> Float64[Tensor, " size"]:
         """The largest bound of all labels."""
         return self.bound.amax(0)
+
+    @cached_property
+    def triangle(self) -> PerLabel:
+        """The bound by a ball inside the Voronoi cell (R1)."""
+        return triangle(self.cells, self.sizes, with_replacement=self.with_replacement)
+
+    def pairs(self, level: float = 0.05) -> Bool[Tensor, "size label other"]:
+        r"""Return which labels no query of another is mistaken for, but with probability `level`.
+
+        A pair (k, l) is certified if $g_l$ is above the distance from its mean that the centroid
+        of a query keeps with probability 1 - level (`bounded_differences`). One draw decides all
+        pairs of k, so with all of them certified its error is at most the level.
+
+        Raises:
+            InputError: the level is not between 0 and 1.
+        """
+        kept = [
+            bounded_differences(
+                pool, self.sizes, delta=level, with_replacement=self.with_replacement
+            )
+            for pool in self.cells.moments
+        ]
+        return self.cells.gap > torch.stack(kept, dim=1).unsqueeze(-1)
 
     def smallest_size(self, delta: float) -> int | None:
         """Return the smallest of the sizes that leaves every label an error of at most delta."""
@@ -139,33 +162,20 @@ def certify_retrieval(
     pools: Sequence[Points],
     sizes: Sequence[int],
     *,
-    level: float = 0.05,
     with_replacement: bool = False,
 ) -> RetrievalCertificate:
-    r"""Bound the error of queries drawn from each pool against a fixed gallery (R1 to R3).
-
-    A pair (k, l) is certified at a level if $g_l$ is above the distance from its mean that the
-    centroid of a query keeps with probability 1 - level (`bounded_differences`). One draw decides
-    all pairs of k, so with all of them certified its error is at most the level.
+    """Bound the error of queries drawn from each pool against a fixed gallery (R1 to R3).
 
     Raises:
-        InputError: as `measure_cells` and `triangle`, or the level is not between 0 and 1.
+        InputError: as `measure_cells` and `triangle`.
     """
     cells = measure_cells(gallery, pools)
-    smallest = min(pool.num_items for pool in cells.moments)
+    smallest = min(len(pool) for pool in cells.pools)
     n = to_sizes(smallest, sizes, None, with_replacement)[0].long().reshape(-1)
-    kept = torch.stack(
-        [
-            bounded_differences(pool, n, delta=level, with_replacement=with_replacement)
-            for pool in cells.moments
-        ],
-        dim=1,
-    )
     return RetrievalCertificate(
         sizes=n,
-        triangle=triangle(cells, n, with_replacement=with_replacement),
         half_space=half_space(cells, n, with_replacement=with_replacement),
         chernoff=chernoff(cells, n),
-        pairs=cells.gap > kept.unsqueeze(-1),
-        level=level,
+        cells=cells,
+        with_replacement=with_replacement,
     )

@@ -70,6 +70,7 @@ def row_of(
     surely_above, _ = errors.limits(1 - 2 * WRONG_ALARM / errors.num_errors.numel())
     counts: Int64[Tensor, " label"] = errors.num_errors[:, n]
     total = errors.num_queries * len(names)
+    # Wide enough though labels differ: a sum of unequal chances varies less (Hoeffding 1956).
     low, high = bounds.clopper_pearson(counts.sum().reshape(1), total, CONFIDENCE)
     return {
         "size": int(certificate.sizes[n]),
