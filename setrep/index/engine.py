@@ -1,0 +1,92 @@
+"""What an index of collections asks of the engine below it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from setrep.index.records import Name, Records, Where
+from setrep.index.scores import Metric
+
+Found = list[tuple[Name, float]]
+
+
+class Engine(ABC):
+    """Keeps collections and finds the nearest.
+
+    A score is a similarity, larger is better: the inner product, or minus the squared Euclidean
+    distance. Of equal scores the collection that was added first comes first.
+    """
+
+    dim: int
+    member_dim: int
+    metric: Metric
+    is_exact: bool
+
+    @abstractmethod
+    def add(self, records: Records) -> None:
+        """Keep more collections, all of them or on an error none.
+
+        Raises:
+            InputError: they do not fit, an id is there already, or another process writes.
+        """
+
+    @abstractmethod
+    def delete(self, ids: Sequence[Name]) -> None:
+        """Forget collections, all of them or on an error none.
+
+        Raises:
+            InputError: one is not there, or another process writes.
+        """
+
+    @abstractmethod
+    def search(
+        self,
+        queries: Float[NDArray[np.float32], "query dim"],
+        k: int,
+        *,
+        where: Where | None = None,
+    ) -> list[Found]:
+        """Return the `k` nearest collections of each query, best first; fewer if there are not.
+
+        `where` names fields of the payload and the values that each may have.
+
+        Raises:
+            InputError: the queries or `k` do not fit.
+        """
+
+    @abstractmethod
+    def fetch(self, ids: Sequence[Name]) -> Records:
+        """Return collections by their ids, in the order asked for.
+
+        Raises:
+            InputError: one is not there.
+        """
+
+    @abstractmethod
+    def iterate(self, batch_size: int = 1000) -> Iterator[Records]:
+        """Return all collections, in the order that they were added."""
+
+    @abstractmethod
+    def count(self) -> int:
+        """Return how many collections there are."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of files and connections; the engine is of no more use."""
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,109 @@
+"""Collections as an engine keeps them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int64
+from numpy.typing import NDArray
+
+from setrep.errors import InputError
+from setrep.index.search import LARGEST_VALUE
+
+Name = str | int
+Payload = dict[str, Any]
+Where = Mapping[str, Sequence[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """Collections: an id, an embedding, the embeddings of the members and a payload each.
+
+    The members of all lie in one array, those of collection b from `offsets[b]` to
+    `offsets[b + 1]`. There may be none.
+    """
+
+    ids: tuple[Name, ...]
+    vectors: Float[NDArray[np.float32], "collection dim"]
+    members: Float[NDArray[np.float32], "item member_dim"]
+    offsets: Int64[NDArray[np.int64], " collection+1"]
+    payloads: tuple[Payload, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: Sequence[int]) -> Records:
+        """Return some of the collections, in the order asked for."""
+        spans = [(int(self.offsets[row]), int(self.offsets[row + 1])) for row in rows]
+        return Records(
+            tuple(self.ids[row] for row in rows),
+            self.vectors[list(rows)],
+            np.concatenate([self.members[:0], *(self.members[a:b] for a, b in spans)]),
+            np.cumsum([0, *(b - a for a, b in spans)], dtype=np.int64),
+            tuple(self.payloads[row] for row in rows),
+        )
+
+
+def join(parts: Sequence[Records]) -> Records:
+    """Return the collections of all parts, of which there is at least one."""
+    sizes = np.concatenate([np.diff(part.offsets) for part in parts])
+    return Records(
+        tuple(name for part in parts for name in part.ids),
+        np.concatenate([part.vectors for part in parts]),
+        np.concatenate([part.members for part in parts]),
+        np.cumsum([0, *sizes], dtype=np.int64),
+        tuple(payload for part in parts for payload in part.payloads),
+    )
+
+
+def check(records: Records, dim: int, member_dim: int) -> None:
+    """Refuse collections that do not fit an engine or one another.
+
+    Raises:
+        InputError: shapes, counts or values are wrong, or an id is given twice or is no name.
+    """
+    count, offsets = len(records.ids), records.offsets
+    if records.vectors.shape != (count, dim):
+        raise InputError(
+            f"The index takes {count} vectors of dimension {dim}; "
+            f"found shape {records.vectors.shape}."
+        )
+    if records.members.ndim != 2 or records.members.shape[1] != member_dim:
+        raise InputError(
+            f"The index takes members of dimension {member_dim}; "
+            f"found shape {records.members.shape}."
+        )
+    is_ascending = all(a <= b for a, b in pairwise(offsets.tolist()))
+    ends = (int(offsets[0]), int(offsets[-1])) if len(offsets) == count + 1 else None
+    if ends != (0, len(records.members)) or not is_ascending:
+        raise InputError("The offsets of members do not fit the collections.")
+    if len(records.payloads) != count:
+        raise InputError(f"There are {count} collections, but {len(records.payloads)} payloads.")
+    for values in (records.vectors, records.members):
+        if not bool((np.abs(values) < LARGEST_VALUE).all()):  # false for NaN, too
+            raise InputError(f"The vectors hold NaN, infinity or values beyond {LARGEST_VALUE:g}.")
+    seen: set[Name] = set()
+    for name in records.ids:
+        if isinstance(name, bool) or not isinstance(name, str | int):
+            raise InputError(f"An id must be a string or an integer, not {name!r}.")
+        if name in seen:
+            raise InputError(f"The id {name!r} is given twice; ids must be unique.")
+        seen.add(name)
+
+
+def matches(payload: Payload, where: Where) -> bool:
+    """Say whether each field of a filter is there with one of its values; 1 is not True."""
+    return all(
+        field in payload
+        and any(payload[field] == one and is_alike(payload[field], one) for one in allowed)
+        for field, allowed in where.items()
+    )
+
+
+def is_alike(x: object, y: object) -> bool:
+    """Say whether both or neither are truth values."""
+    return isinstance(x, bool) == isinstance(y, bool)

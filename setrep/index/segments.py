@@ -1,0 +1,215 @@
+"""The files of an engine in a directory: segments that never change, and a manifest of them.
+
+    manifest.json                 what the index holds; replaced as a whole
+    segments/<name>/vectors.npy   embeddings of collections
+    segments/<name>/members.npy   embeddings of their members
+    segments/<name>/offsets.npy   where the members of each begin
+    segments/<name>/rows.json     ids and payloads
+
+A segment is written under its own name and counts from the moment that the manifest names it. So a
+kill leaves the old index or the new one, and at worst a segment that the next writer removes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import tokenize
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from setrep import __version__
+from setrep.errors import InputError
+from setrep.index.records import Records, check
+
+FORMAT, SCHEMA = "setrep.DirectoryEngine", 1
+MANIFEST, SEGMENTS, LOCK = "manifest.json", "segments", "lock"
+ARRAYS = ("vectors.npy", "members.npy", "offsets.npy")
+ROWS = "rows.json"
+# What reading a tampered manifest, array or table raises.
+DAMAGE = (
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    ArithmeticError,
+    EOFError,
+    MemoryError,
+    RecursionError,
+    tokenize.TokenError,
+)
+
+
+@dataclass(frozen=True)
+class SegmentEntry:
+    """What the manifest says of a segment."""
+
+    name: str
+    sha256: dict[str, str]
+    deleted: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an index holds."""
+
+    dim: int
+    member_dim: int
+    metric: str
+    segments: tuple[SegmentEntry, ...] = ()
+    extra: dict[str, Any] = field(default_factory=dict)  # of those above the engine
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Replace the manifest: from here on the index is the new one."""
+    content = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "setrep_version": __version__,
+        "dim": manifest.dim,
+        "member_dim": manifest.member_dim,
+        "metric": manifest.metric,
+        "extra": manifest.extra,
+        "segments": [
+            {"name": one.name, "sha256": one.sha256, "deleted": list(one.deleted)}
+            for one in manifest.segments
+        ],
+    }
+    staged = folder / f".{MANIFEST}.{secrets.token_hex(4)}.tmp"
+    write(staged, json.dumps(content, indent=1).encode())
+    staged.replace(folder / MANIFEST)
+    sync_directory(folder)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read the manifest.
+
+    Raises:
+        InputError: there is no index, it is damaged, or of a schema that is not known here.
+    """
+    try:
+        content = json.loads((folder / MANIFEST).read_bytes())
+        if content["format"] != FORMAT:
+            raise InputError(f"{folder} is not an index of setrep.")
+        if content["schema"] != SCHEMA:
+            raise InputError(
+                f"The index {folder} is of schema {content['schema']!r}, but setrep {__version__} "
+                f"reads schema {SCHEMA}."
+            )
+        return Manifest(
+            int(content["dim"]),
+            int(content["member_dim"]),
+            str(content["metric"]),
+            tuple(
+                SegmentEntry(
+                    str(one["name"]), dict(one["sha256"]), tuple(int(row) for row in one["deleted"])
+                )
+                for one in content["segments"]
+            ),
+            dict(content["extra"]),
+        )
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"There is no index at {folder}.") from error
+    except OSError as error:
+        raise InputError(f"Cannot read {folder / MANIFEST}: {error.strerror}.") from error
+    except DAMAGE as error:
+        raise InputError(
+            f"{folder / MANIFEST} is damaged or of something else; build the index again."
+        ) from error
+
+
+def write_segment(folder: Path, records: Records) -> SegmentEntry:
+    """Write collections as a segment, forced to disk."""
+    name = secrets.token_hex(8)
+    place = folder / SEGMENTS / name
+    place.mkdir(parents=True)
+    arrays = (records.vectors, records.members, records.offsets)
+    sha256 = {}
+    for file_name, array in zip(ARRAYS, arrays, strict=True):
+        with (place / file_name).open("wb") as file:
+            np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+    rows = {"ids": records.ids, "payloads": records.payloads}
+    write(place / ROWS, json.dumps(rows, allow_nan=False).encode())
+    for file_name in (*ARRAYS, ROWS):
+        sha256[file_name] = digest(place / file_name)
+    sync_directory(place)
+    sync_directory(place.parent)
+    return SegmentEntry(name, sha256)
+
+
+def read_segment(folder: Path, entry: SegmentEntry, dim: int, member_dim: int) -> Records:
+    """Map a segment, after checking every file against the manifest.
+
+    Raises:
+        InputError: a file is missing or damaged.
+    """
+    place = folder / SEGMENTS / entry.name
+    try:
+        for file_name in (*ARRAYS, ROWS):
+            if digest(place / file_name) != entry.sha256[file_name]:
+                raise InputError(f"{place / file_name} is damaged: build the index again.")
+        vectors, members, offsets = (map_array(place / file_name) for file_name in ARRAYS)
+        rows = json.loads((place / ROWS).read_bytes())
+        found = Records(tuple(rows["ids"]), vectors, members, offsets, tuple(rows["payloads"]))
+        check(found, dim, member_dim)
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"Cannot read {error.filename}: {error.strerror}.") from error
+    except DAMAGE as error:
+        raise InputError(f"The index {folder} is damaged: build it again.") from error
+    return found
+
+
+def map_array(path: Path) -> NDArray[Any]:
+    """Map an array; copy-on-write, because torch warns of read-only ones."""
+    shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+    if 0 in shape:  # nothing that could be mapped
+        return np.asarray(np.load(path, allow_pickle=False))
+    return np.lib.format.open_memmap(path, mode="c")
+
+
+def sweep(folder: Path, manifest: Manifest) -> None:
+    """Remove what no manifest names: segments of a writer that was killed, or of the past."""
+    named = {entry.name for entry in manifest.segments}
+    for place in (folder / SEGMENTS).glob("*"):
+        if place.name not in named:
+            shutil.rmtree(place, ignore_errors=True)
+    for path in folder.glob(f".{MANIFEST}.*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file and force it to disk."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sync_directory(folder: Path) -> None:
+    """Force the names in a directory to disk, where the system can."""
+    if os.name != "posix":
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

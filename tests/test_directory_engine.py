@@ -1,0 +1,251 @@
+"""What a kill, a full disk, damage and other processes do to an engine in a directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from setrep.errors import InputError
+from setrep.index import segments
+from setrep.index.directory import DirectoryEngine
+from setrep.index.records import join
+from tests.test_engines import DIM, MEMBER_DIM, same, some
+
+FIRST, SECOND, THIRD = some(range(6)), some(range(6, 10), seed=1), some(range(20, 22), seed=2)
+OPERATIONS = {
+    "create": lambda place: DirectoryEngine.create(place, DIM, MEMBER_DIM).close(),
+    "add": lambda place: change(place, lambda engine: engine.add(THIRD)),
+    "delete": lambda place: change(place, lambda engine: engine.delete([1, 8])),
+    "compact": lambda place: change(place, lambda engine: engine.delete([6, 7, 9])),
+}
+
+
+class KilledError(BaseException):
+    """What no handler catches, as if the process were gone."""
+
+
+def change(place, act):
+    with DirectoryEngine.open(place) as engine:
+        act(engine)
+
+
+def everything(place):
+    with DirectoryEngine.open(place) as engine:
+        return join([some([]), *engine.iterate()])
+
+
+@pytest.fixture
+def start(tmp_path):
+    """An index of two segments."""
+    place = tmp_path / "start"
+    with DirectoryEngine.create(place, DIM, MEMBER_DIM) as engine:
+        engine.add(FIRST)
+        engine.add(SECOND)
+    return place
+
+
+class Faults:
+    """Fails at the n-th write, rename, sync, removal or new directory, before or half-way."""
+
+    def __init__(self, patch, error):
+        self.count, self.fail_at, self.error = 0, -1, error
+        for owner, name in (
+            (os, "fsync"),
+            (Path, "replace"),
+            (Path, "mkdir"),
+            (Path, "unlink"),
+            (shutil, "rmtree"),
+            (np.lib.format, "write_array"),
+            (segments, "write"),
+        ):
+            patch.setattr(owner, name, self.wrap(getattr(owner, name), name))
+
+    def wrap(self, real, name):
+        def act(*given, **named):
+            self.count += 1
+            if self.count != self.fail_at:
+                return real(*given, **named)
+            if name == "write":  # half of the file is there
+                Path(given[0]).write_bytes(given[1][: len(given[1]) // 2])
+            raise self.error
+
+        return act
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KilledError()])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_failure_anywhere_leaves_the_old_index_or_the_new_one(name, error, start, tmp_path):
+    act, before = OPERATIONS[name], everything(start)
+    done = tmp_path / "done"
+    if name != "create":
+        shutil.copytree(start, done)
+    act(done)
+    after = everything(done)
+    fail_at = 0
+    while True:
+        fail_at += 1
+        place = tmp_path / f"tried{fail_at}"
+        if name != "create":
+            shutil.copytree(start, place)
+        with pytest.MonkeyPatch.context() as patch:
+            faults = Faults(patch, error)
+            faults.fail_at = fail_at
+            try:
+                act(place)
+                is_done = True
+            except (InputError, KilledError):
+                is_done = False
+        if faults.count < fail_at:
+            assert is_done
+            break
+        if name == "create" and not (place / "manifest.json").exists():
+            shutil.rmtree(place, ignore_errors=True)
+        else:
+            found = everything(place)
+            is_new = found.ids == after.ids
+            same(found, after if is_new else before)
+            assert is_new or not is_done
+        if name == "create" and (place / "manifest.json").exists():
+            continue
+        if not (name != "create" and is_new):
+            act(place)  # the same again, as a user would
+        same(everything(place), after)
+        if name != "create":
+            change(place, lambda engine: engine.add(some(["last"])))
+            kept = {entry.name for entry in segments.read_manifest(place).segments}
+            assert {path.name for path in (place / "segments").iterdir()} == kept
+            assert not list(place.glob(".manifest*"))
+    assert fail_at > {"create": 4, "add": 10, "delete": 3, "compact": 12}[name]
+
+
+WRITER = """
+import sys
+from setrep.index.directory import DirectoryEngine
+from tests.test_engines import some
+number = int(sys.argv[2])
+print("ready", flush=True)
+while True:
+    with DirectoryEngine.open(sys.argv[1]) as engine:
+        engine.add(some(range(number, number + 4), seed=number))
+        engine.delete([number, number + 2])
+    number += 4
+    print(number, flush=True)
+"""
+
+
+def test_kills_at_random_moments_break_nothing(start):
+    generator, number = np.random.default_rng(0), 100
+    for _ in range(8):
+        command = [sys.executable, "-c", WRITER, str(start), str(number)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(generator.uniform(0.05, 0.5))
+            process.send_signal(signal.SIGKILL)
+            told = process.stdout.read().split()
+        found = everything(start)
+        numbers = [name for name in found.ids if name >= 100]
+        last = int(told[-1]) if told else number
+        # All that was told is there, and of what came after either nothing, the added, or all.
+        assert [name for name in numbers if name < last] == [
+            name for name in range(100, last) if name % 4 in (1, 3)
+        ]
+        after = [name for name in numbers if name >= last]
+        assert after in ([], [last, last + 1, last + 2, last + 3], [last + 1, last + 3])
+        number = 104 + 4 * ((max([99, *numbers]) - 100) // 4)
+        with DirectoryEngine.open(start) as engine:
+            engine.delete([name for name in numbers if name % 4 in (0, 2)])
+
+
+def test_one_process_writes_and_others_read(start):
+    with DirectoryEngine.open(start) as writer, DirectoryEngine.open(start) as reader:
+        writer.add(THIRD)
+        same(join(list(reader.iterate())), join([FIRST, SECOND]))  # what it opened
+        with pytest.raises(InputError, match="Another process is writing to"):
+            reader.add(some(["late"]))
+        writer.delete(list(range(6, 10)))  # removes a segment that the reader has mapped
+        same(join(list(reader.iterate())), join([FIRST, SECOND]))
+    with pytest.raises(InputError, match="changed since it was opened; open it again"):
+        reader.add(some(["late"]))
+    same(everything(start), join([FIRST, THIRD]))
+
+
+def test_many_small_additions_are_written_as_one(tmp_path):
+    place = tmp_path / "index"
+    with DirectoryEngine.create(place, DIM, MEMBER_DIM) as engine:
+        for number in range(70):
+            engine.add(some([number], seed=number))
+        assert len(engine.manifest.segments) <= 33
+        expected = join([some([number], seed=number) for number in range(70)])
+        same(join(list(engine.iterate())), expected)
+    same(everything(place), expected)
+
+
+@pytest.mark.parametrize("file_name", ["vectors.npy", "members.npy", "offsets.npy", "rows.json"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+def test_damaged_files_are_refused_in_one_line(file_name, damage, start):
+    path = next((start / "segments").glob(f"*/{file_name}"))
+    content = bytearray(path.read_bytes())
+    if damage == "gone":
+        path.unlink()
+    else:
+        content[-1] ^= 1
+        path.write_bytes(content if damage == "flip" else content[:-3])
+    with pytest.raises(InputError, match=r"damaged|Cannot read") as caught:
+        DirectoryEngine.open(start)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "There is no index at"),
+        (b"{", "damaged or of something else"),
+        (b"[]", "damaged or of something else"),
+        (b'{"format": "other"}', "is not an index of setrep"),
+        (b'{"format": "setrep.DirectoryEngine", "schema": 2}', "is of schema 2, but setrep"),
+        (b'{"format": "setrep.DirectoryEngine", "schema": 1}', "damaged or of something else"),
+    ],
+)
+def test_a_damaged_manifest_is_refused_in_one_line(content, message, start):
+    (start / "manifest.json").unlink()
+    if content is not None:
+        (start / "manifest.json").write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        DirectoryEngine.open(start)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tampered_segment_is_refused_although_its_checksum_is_right(start):
+    manifest = json.loads((start / "manifest.json").read_bytes())
+    entry = manifest["segments"][0]
+    path = start / "segments" / entry["name"] / "rows.json"
+    rows = json.loads(path.read_bytes())
+    path.write_text(json.dumps(rows | {"ids": rows["ids"][:-1]}))
+    entry["sha256"]["rows.json"] = segments.digest(path)
+    (start / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=r"takes 5 vectors"):
+        DirectoryEngine.open(start)
+
+
+def test_an_index_begins_in_an_empty_directory(start, tmp_path):
+    before = sorted(start.rglob("*"))
+    with pytest.raises(InputError, match="is not empty"):
+        DirectoryEngine.create(start, DIM, MEMBER_DIM)
+    assert sorted(start.rglob("*")) == before
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="Cannot write to"):
+        DirectoryEngine.create(tmp_path / "file" / "index", DIM, MEMBER_DIM)
+
+
+def test_arrays_are_mapped_not_loaded(start):
+    with DirectoryEngine.open(start) as engine:
+        assert all(isinstance(part.vectors, np.memmap) for part in engine._parts)

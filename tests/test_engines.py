@@ -1,0 +1,218 @@
+"""The contract of engines, on each of them; see `setrep.index.engine`."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from setrep.errors import InputError
+from setrep.index.directory import DirectoryEngine
+from setrep.index.records import Records, join, matches
+
+DIM, MEMBER_DIM = 3, 2
+
+
+def some(ids, *, seed: int = 0, payloads=None) -> Records:
+    """Return collections of 0 to 3 members; vectors are on a grid, so that scores tie."""
+    generator = np.random.default_rng([seed, len(ids)])
+    sizes = generator.integers(0, 4, len(ids))
+    return Records(
+        tuple(ids),
+        generator.integers(-2, 3, (len(ids), DIM)).astype(np.float32),
+        generator.normal(size=(int(sizes.sum()), MEMBER_DIM)).astype(np.float32),
+        np.cumsum([0, *sizes], dtype=np.int64),
+        tuple(payloads or ({"label": f"l{i % 3}", "year": i} for i in range(len(ids)))),
+    )
+
+
+def same(found: Records, expected: Records) -> None:
+    assert found.ids == expected.ids
+    assert found.payloads == expected.payloads
+    for name in ("vectors", "members", "offsets"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
+
+
+def brute(kept: Records, queries, k, metric="euclidean", where=None):
+    """Rank by scores in float64; of equal ones the first that was added."""
+    rows = [i for i in range(len(kept)) if where is None or matches(kept.payloads[i], where)]
+    found = []
+    for query in queries.astype(np.float64):
+        vectors = kept.vectors[rows].astype(np.float64)
+        scores = -((vectors - query) ** 2).sum(axis=1) if metric == "euclidean" else vectors @ query
+        order = np.argsort(-scores, kind="stable")[:k]
+        found.append([(kept.ids[rows[i]], float(np.float32(scores[i]))) for i in order])
+    return found
+
+
+@pytest.fixture
+def engine(tmp_path):
+    with DirectoryEngine.create(tmp_path / "index", DIM, MEMBER_DIM) as found:
+        yield found
+
+
+def reopened(engine):
+    return DirectoryEngine.open(engine.folder)
+
+
+def test_what_is_added_is_found_fetched_and_iterated(engine):
+    first, second = some(["a", 7, "7"]), some(range(20, 60), seed=1)
+    engine.add(first)
+    engine.add(second)
+    everything = join([first, second])
+    queries = np.random.default_rng(2).integers(-2, 3, (10, DIM)).astype(np.float32)
+    for of in (engine, reopened(engine)):
+        assert of.count() == 43
+        assert of.search(queries, 5) == brute(everything, queries, 5)
+        assert [len(found) for found in of.search(queries, 100)] == [43] * 10
+        same(of.fetch([30, "7", "a"]), everything.take([13, 2, 0]))
+        same(join(list(of.iterate(7))), everything)
+        assert max(len(part) for part in of.iterate(7)) == 7
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "inner_product"])
+def test_scores_are_similarities_of_either_metric(metric, tmp_path):
+    kept = some(range(30))
+    queries = np.random.default_rng(2).normal(size=(10, DIM)).astype(np.float32)
+    with DirectoryEngine.create(tmp_path / "index", DIM, MEMBER_DIM, metric) as engine:
+        engine.add(kept)
+        nearest = engine.search(queries, 4)
+    for found, expected in zip(nearest, brute(kept, queries, 4, metric), strict=True):
+        assert [name for name, _ in found] == [name for name, _ in expected]
+        scores = [score for _, score in found]
+        assert scores == pytest.approx([score for _, score in expected], rel=1e-6)
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_filters_are_exact(engine):
+    kept = some(range(50))
+    engine.add(kept)
+    queries = np.zeros((2, DIM), np.float32)
+    for where in (
+        {"label": ["l1"]},
+        {"label": ["l0", "l2"], "year": [3, 5, 6, 7]},
+        {"year": [49]},
+        {"year": [1.0]},
+        {"shop": [None]},
+        {"label": []},
+    ):
+        assert engine.search(queries, 9, where=where) == brute(kept, queries, 9, where=where)
+    assert engine.search(queries, 3, where={"year": [True]}) == [[], []]  # 1 is not True
+
+
+def test_deleted_collections_are_gone_and_may_come_again(engine):
+    kept = some(range(10))
+    engine.add(kept)
+    engine.delete([3, 7])
+    left = kept.take([0, 1, 2, 4, 5, 6, 8, 9])
+    for of in (engine, reopened(engine)):
+        same(join(list(of.iterate())), left)
+        with pytest.raises(InputError, match="no collection 7"):
+            of.fetch([7])
+    again = some([3], seed=5)
+    engine.add(again)
+    same(join(list(reopened(engine).iterate())), join([left, again]))
+
+
+def test_an_empty_index_finds_nothing(engine):
+    assert engine.search(np.zeros((2, DIM), np.float32), 3) == [[], []]
+    assert (engine.count(), list(engine.iterate()), len(engine.fetch([]))) == (0, [], 0)
+    engine.add(some([]))
+    engine.delete([])
+    assert engine.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vectors": np.zeros((2, 4), np.float32)}, r"dimension 3; found shape \(2, 4\)"),
+        ({"vectors": np.full((2, 3), np.nan, np.float32)}, "NaN"),
+        ({"members": np.zeros((3, 5), np.float32)}, "members of dimension 2"),
+        ({"members": np.full((3, 2), np.inf, np.float32)}, "NaN, infinity"),
+        ({"offsets": np.array([0, 3, 2])}, "offsets of members"),
+        ({"offsets": np.array([0, 3])}, "offsets of members"),
+        ({"ids": ("b", "b")}, "'b' is given twice"),
+        ({"ids": ("b", True)}, "not True"),
+        ({"ids": ("a", "b")}, "'a' is in the index already"),
+        ({"payloads": ({},)}, "1 payloads"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_changes_nothing(change, message, engine):
+    engine.add(some(["a"]))
+    fitting = {
+        "ids": ("b", "c"),
+        "vectors": np.zeros((2, 3), np.float32),
+        "members": np.zeros((3, 2), np.float32),
+        "offsets": np.array([0, 1, 3]),
+        "payloads": ({}, {}),
+    }
+    with pytest.raises(InputError, match=message) as caught:
+        engine.add(Records(**fitting | change))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="no collection 'b'"):
+        engine.delete(["a", "b"])
+    for of in (engine, reopened(engine)):
+        same(join(list(of.iterate())), some(["a"]))
+
+
+def test_queries_that_do_not_fit_are_refused(engine):
+    engine.add(some(["a"]))
+    with pytest.raises(InputError, match="k must be at least 1, not 0"):
+        engine.search(np.zeros((1, DIM), np.float32), 0)
+    with pytest.raises(InputError, match=r"dimension 3; found shape \(1, 4\)"):
+        engine.search(np.zeros((1, 4), np.float32), 1)
+
+
+class AnyOrder(RuleBasedStateMachine):
+    """Whatever is done in whatever order, the engine holds what a list of records holds."""
+
+    @initialize(metric=st.sampled_from(["euclidean", "inner_product"]))
+    def begin(self, metric):
+        import tempfile
+
+        self.place = tempfile.TemporaryDirectory()
+        self.metric, self.kept, self.count = metric, some([]), 0
+        self.engine = DirectoryEngine.create(f"{self.place.name}/index", DIM, MEMBER_DIM, metric)
+
+    @rule(size=st.integers(0, 5))
+    def add(self, size):
+        records = some(range(self.count, self.count + size), seed=self.count)
+        self.engine.add(records)
+        self.kept, self.count = join([self.kept, records]), self.count + size
+
+    @precondition(lambda self: len(self.kept) > 0)
+    @rule(data=st.data())
+    def delete(self, data):
+        gone = data.draw(st.sets(st.sampled_from(self.kept.ids), min_size=1))
+        self.engine.delete(sorted(gone))
+        self.kept = self.kept.take([i for i, name in enumerate(self.kept.ids) if name not in gone])
+
+    @rule()
+    def reopen(self):
+        self.engine.close()
+        self.engine = DirectoryEngine.open(self.engine.folder)
+
+    @invariant()
+    def holds_what_was_put_in(self):
+        assert self.engine.count() == len(self.kept)
+        same(join([some([]), *self.engine.iterate(3)]), self.kept)
+        queries = np.array([[0, 0, 0], [1, -1, 2]], np.float32)
+        assert self.engine.search(queries, 4) == brute(self.kept, queries, 4, self.metric)
+
+    def teardown(self):
+        self.engine.close()
+        self.place.cleanup()
+
+
+TestAnyOrder = AnyOrder.TestCase
+TestAnyOrder.settings = settings(max_examples=40, stateful_step_count=15, deadline=None)
+
+
+def test_payloads_come_back_as_json(engine):
+    payload = {"label": "ä\n", "n": 3, "x": 0.1, "none": None, "list": [1, "b"], "in": {"y": True}}
+    engine.add(some(["a"], payloads=[payload]))
+    assert reopened(engine).fetch(["a"]).payloads == (json.loads(json.dumps(payload)),)
