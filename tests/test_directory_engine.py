@@ -25,6 +25,7 @@ OPERATIONS = {
     "create": lambda place: DirectoryEngine.create(place, DIM, MEMBER_DIM).close(),
     "add": lambda place: change(place, lambda engine: engine.add(THIRD)),
     "delete": lambda place: change(place, lambda engine: engine.delete([1, 8])),
+    "replace": lambda place: change(place, lambda engine: engine.replace(some([2, 7], seed=3))),
     "compact": lambda place: change(place, lambda engine: engine.delete([6, 7, 9])),
 }
 
@@ -124,7 +125,7 @@ def test_a_failure_anywhere_leaves_the_old_index_or_the_new_one(name, error, sta
             kept = {entry.name for entry in segments.read_manifest(place).segments}
             assert {path.name for path in (place / "segments").iterdir()} == kept
             assert not list(place.glob(".manifest*"))
-    assert fail_at > {"create": 4, "add": 10, "delete": 3, "compact": 12}[name]
+    assert fail_at > {"create": 4, "add": 10, "delete": 3, "replace": 10, "compact": 12}[name]
 
 
 WRITER = """

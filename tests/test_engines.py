@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from setrep.errors import InputError
 from setrep.index.directory import DirectoryEngine
+from setrep.index.local import MemoryEngine
 from setrep.index.records import Records, join, matches
 
 DIM, MEMBER_DIM = 3, 2
@@ -49,14 +50,21 @@ def brute(kept: Records, queries, k, metric="euclidean", where=None):
     return found
 
 
-@pytest.fixture
-def engine(tmp_path):
-    with DirectoryEngine.create(tmp_path / "index", DIM, MEMBER_DIM) as found:
+CREATE = {
+    "memory": lambda place, metric: MemoryEngine(DIM, MEMBER_DIM, metric),
+    "directory": lambda place, metric: DirectoryEngine.create(place, DIM, MEMBER_DIM, metric),
+}
+
+
+@pytest.fixture(params=CREATE)
+def engine(request, tmp_path):
+    with CREATE[request.param](tmp_path / "index", "euclidean") as found:
         yield found
 
 
 def reopened(engine):
-    return DirectoryEngine.open(engine.folder)
+    """Return the engine as another process would find it, where there is such a thing."""
+    return DirectoryEngine.open(engine.folder) if isinstance(engine, DirectoryEngine) else engine
 
 
 def test_what_is_added_is_found_fetched_and_iterated(engine):
@@ -74,11 +82,12 @@ def test_what_is_added_is_found_fetched_and_iterated(engine):
         assert max(len(part) for part in of.iterate(7)) == 7
 
 
+@pytest.mark.parametrize("create", CREATE)
 @pytest.mark.parametrize("metric", ["euclidean", "inner_product"])
-def test_scores_are_similarities_of_either_metric(metric, tmp_path):
+def test_scores_are_similarities_of_either_metric(metric, create, tmp_path):
     kept = some(range(30))
     queries = np.random.default_rng(2).normal(size=(10, DIM)).astype(np.float32)
-    with DirectoryEngine.create(tmp_path / "index", DIM, MEMBER_DIM, metric) as engine:
+    with CREATE[create](tmp_path / "index", metric) as engine:
         engine.add(kept)
         nearest = engine.search(queries, 4)
     for found, expected in zip(nearest, brute(kept, queries, 4, metric), strict=True):
@@ -116,6 +125,17 @@ def test_deleted_collections_are_gone_and_may_come_again(engine):
     again = some([3], seed=5)
     engine.add(again)
     same(join(list(reopened(engine).iterate())), join([left, again]))
+
+
+def test_replaced_collections_count_as_added_last(engine):
+    kept, new = some(range(6)), some([4, 1], seed=9)
+    engine.add(kept)
+    engine.replace(new)
+    for of in (engine, reopened(engine)):
+        same(join(list(of.iterate())), join([kept.take([0, 2, 3, 5]), new]))
+    with pytest.raises(InputError, match="no collection 77"):
+        engine.replace(some([3, 77]))
+    same(engine.fetch([3]), kept.take([3]))
 
 
 def test_an_empty_index_finds_nothing(engine):
@@ -170,13 +190,15 @@ def test_queries_that_do_not_fit_are_refused(engine):
 class AnyOrder(RuleBasedStateMachine):
     """Whatever is done in whatever order, the engine holds what a list of records holds."""
 
-    @initialize(metric=st.sampled_from(["euclidean", "inner_product"]))
-    def begin(self, metric):
+    @initialize(
+        metric=st.sampled_from(["euclidean", "inner_product"]), create=st.sampled_from([*CREATE])
+    )
+    def begin(self, metric, create):
         import tempfile
 
         self.place = tempfile.TemporaryDirectory()
         self.metric, self.kept, self.count = metric, some([]), 0
-        self.engine = DirectoryEngine.create(f"{self.place.name}/index", DIM, MEMBER_DIM, metric)
+        self.engine = CREATE[create](f"{self.place.name}/index", metric)
 
     @rule(size=st.integers(0, 5))
     def add(self, size):
@@ -191,10 +213,19 @@ class AnyOrder(RuleBasedStateMachine):
         self.engine.delete(sorted(gone))
         self.kept = self.kept.take([i for i, name in enumerate(self.kept.ids) if name not in gone])
 
+    @precondition(lambda self: len(self.kept) > 0)
+    @rule(data=st.data(), seed=st.integers(0, 9))
+    def replace(self, data, seed):
+        gone = data.draw(st.sets(st.sampled_from(self.kept.ids), min_size=1))
+        records = some(sorted(gone), seed=seed)
+        self.engine.replace(records)
+        left = self.kept.take([i for i, name in enumerate(self.kept.ids) if name not in gone])
+        self.kept = join([left, records])
+
     @rule()
     def reopen(self):
         self.engine.close()
-        self.engine = DirectoryEngine.open(self.engine.folder)
+        self.engine = reopened(self.engine)
 
     @invariant()
     def holds_what_was_put_in(self):

@@ -45,6 +45,16 @@ class Engine(ABC):
         """
 
     @abstractmethod
+    def replace(self, records: Records) -> None:
+        """Keep collections in place of those of the same ids, all of them or on an error none.
+
+        They count as added last.
+
+        Raises:
+            InputError: as `add`, or one is not there.
+        """
+
+    @abstractmethod
     def search(
         self,
         queries: Float[NDArray[np.float32], "query dim"],

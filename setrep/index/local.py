@@ -1,0 +1,176 @@
+"""Engines of this process: exact search, through FAISS where it is installed."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+
+from setrep.errors import InputError
+from setrep.index.engine import Engine, Found
+from setrep.index.records import Name, Payload, Records, Where, check, join, matches
+from setrep.index.scores import Metric
+from setrep.index.search import top_k
+
+Rows = tuple[int, ...]
+
+
+class LocalEngine(Engine):
+    """Keeps collections in parts that never change, and the rows of each that are deleted."""
+
+    is_exact = True
+
+    def __init__(
+        self,
+        dim: int,
+        member_dim: int,
+        metric: Metric,
+        parts: Sequence[Records] = (),
+        deleted: Sequence[Rows] = (),
+    ) -> None:
+        self.dim, self.member_dim, self.metric = dim, member_dim, metric
+        self._parts, self._deleted = list(parts), list(deleted)
+
+    @abstractmethod
+    def _change(self, deleted: list[Rows], records: Records | None) -> None:
+        """Delete these rows of each part and add a part, if there is one: both or neither."""
+
+    def add(self, records: Records) -> None:
+        """Keep more collections, all of them or on an error none."""
+        check(records, self.dim, self.member_dim)
+        for name in records.ids:
+            if name in self._places:
+                raise InputError(f"The id {name!r} is in the index already.")
+        if len(records):
+            self._change(self._deleted, records)
+
+    def delete(self, ids: Sequence[Name]) -> None:
+        """Forget collections, all of them or on an error none."""
+        if ids:
+            self._change(self._without(ids), None)
+
+    def replace(self, records: Records) -> None:
+        """Keep collections in place of those of the same ids, all of them or on an error none."""
+        check(records, self.dim, self.member_dim)
+        if len(records):
+            self._change(self._without(records.ids), records)
+
+    def search(
+        self,
+        queries: Float[NDArray[np.float32], "query dim"],
+        k: int,
+        *,
+        where: Where | None = None,
+    ) -> list[Found]:
+        """Return the `k` nearest collections of each query, best first."""
+        if k < 1:
+            raise InputError(f"k must be at least 1, not {k}.")
+        if queries.ndim != 2 or queries.shape[1] != self.dim:
+            raise InputError(
+                f"The index takes queries of dimension {self.dim}; found shape {queries.shape}."
+            )
+        names, bank = self._bank
+        if where is not None:
+            chosen = [i for i, name in enumerate(names) if matches(self._payload(name), where)]
+            names, bank = [names[i] for i in chosen], bank[chosen]
+        if not names:
+            return [[] for _ in queries]
+        scores, places = top_k(
+            torch.from_numpy(np.ascontiguousarray(queries)),
+            torch.from_numpy(bank),
+            min(k, len(names)),
+            metric=self.metric,
+        )
+        return [
+            [(names[place], score) for place, score in zip(row, of_row, strict=True)]
+            for row, of_row in zip(places.tolist(), scores.tolist(), strict=True)
+        ]
+
+    def fetch(self, ids: Sequence[Name]) -> Records:
+        """Return collections by their ids, in the order asked for."""
+        places = [self._place_of(name) for name in ids]
+        return join([self._nothing, *(self._parts[number].take([row]) for number, row in places)])
+
+    def iterate(self, batch_size: int = 1000) -> Iterator[Records]:
+        """Return all collections, in the order that they were added."""
+        for part, live in zip(self._parts, self._live, strict=True):
+            rows = np.flatnonzero(live).tolist()
+            for start in range(0, len(rows), batch_size):
+                yield part.take(rows[start : start + batch_size])
+
+    def count(self) -> int:
+        """Return how many collections there are."""
+        return len(self._places)
+
+    def _hold(self, parts: Sequence[Records], deleted: Sequence[Rows]) -> None:
+        """Hold other parts from now on."""
+        self._parts, self._deleted = list(parts), list(deleted)
+        for name in ("_live", "_places", "_bank"):
+            self.__dict__.pop(name, None)
+
+    @cached_property
+    def _live(self) -> list[Bool[NDArray[np.bool_], " collection"]]:
+        """Which rows of each part are not deleted."""
+        found = [np.ones(len(part), dtype=np.bool_) for part in self._parts]
+        for live, deleted in zip(found, self._deleted, strict=True):
+            live[list(deleted)] = False
+        return found
+
+    @cached_property
+    def _places(self) -> dict[Name, tuple[int, int]]:
+        """Part and row of each id, in the order that they were added."""
+        return {
+            part.ids[row]: (number, row)
+            for number, (part, live) in enumerate(zip(self._parts, self._live, strict=True))
+            for row in np.flatnonzero(live).tolist()
+        }
+
+    @cached_property
+    def _bank(self) -> tuple[list[Name], Float[NDArray[np.float32], "collection dim"]]:
+        """Ids and embeddings in the order that they were added; one whole part is not copied."""
+        if len(self._parts) == 1 and bool(self._live[0].all()):
+            return list(self._parts[0].ids), self._parts[0].vectors
+        kept = [part.vectors[live] for part, live in zip(self._parts, self._live, strict=True)]
+        return list(self._places), np.concatenate([self._nothing.vectors, *kept])
+
+    @cached_property
+    def _nothing(self) -> Records:
+        """No collections."""
+        vectors = np.zeros((0, self.dim), np.float32)
+        members = np.zeros((0, self.member_dim), np.float32)
+        return Records((), vectors, members, np.zeros(1, np.int64), ())
+
+    def _without(self, ids: Sequence[Name]) -> list[Rows]:
+        """Return the deleted rows of each part, and those of these ids."""
+        gone = [set(rows) for rows in self._deleted]
+        for name in ids:
+            number, row = self._place_of(name)
+            gone[number].add(row)
+        return [tuple(sorted(rows)) for rows in gone]
+
+    def _place_of(self, name: Name) -> tuple[int, int]:
+        try:
+            return self._places[name]
+        except KeyError:
+            raise InputError(f"There is no collection {name!r} in the index.") from None
+
+    def _payload(self, name: Name) -> Payload:
+        number, row = self._places[name]
+        return self._parts[number].payloads[row]
+
+
+class MemoryEngine(LocalEngine):
+    """Keeps collections in memory, until the process ends."""
+
+    def _change(self, deleted: list[Rows], records: Records | None) -> None:
+        parts = self._parts if records is None else [*self._parts, records]
+        more: list[Rows] = [] if records is None else [()]
+        self._hold(parts, [*deleted, *more])
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
