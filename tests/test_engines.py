@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import secrets
+import sys
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +18,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from setrep.errors import InputError
+from setrep.index import door
 from setrep.index.directory import DirectoryEngine
 from setrep.index.local import MemoryEngine
+from setrep.index.milvus import MilvusEngine
 from setrep.index.records import Records, join, matches
 
 DIM, MEMBER_DIM = 3, 2
@@ -50,13 +59,25 @@ def brute(kept: Records, queries, k, metric="euclidean", where=None):
     return found
 
 
-CREATE = {
+LOCAL = {
     "memory": lambda place, metric: MemoryEngine(DIM, MEMBER_DIM, metric),
     "directory": lambda place, metric: DirectoryEngine.create(place, DIM, MEMBER_DIM, metric),
 }
+# A file of milvus-lite, or the server that SETREP_MILVUS_URI names.
+CREATE = LOCAL | {
+    "milvus": lambda place, metric: MilvusEngine.create(
+        os.environ.get("SETREP_MILVUS_URI", f"{place}.db"),
+        DIM,
+        MEMBER_DIM,
+        metric,
+        f"test_{secrets.token_hex(4)}",
+    )
+}
+needs_milvus = pytest.mark.skipif(find_spec("pymilvus") is None, reason="pymilvus is not installed")
+EACH = [*LOCAL, pytest.param("milvus", marks=needs_milvus)]
 
 
-@pytest.fixture(params=CREATE)
+@pytest.fixture(params=EACH)
 def engine(request, tmp_path):
     with CREATE[request.param](tmp_path / "index", "euclidean") as found:
         yield found
@@ -82,7 +103,7 @@ def test_what_is_added_is_found_fetched_and_iterated(engine):
         assert max(len(part) for part in of.iterate(7)) == 7
 
 
-@pytest.mark.parametrize("create", CREATE)
+@pytest.mark.parametrize("create", EACH)
 @pytest.mark.parametrize("metric", ["euclidean", "inner_product"])
 def test_scores_are_similarities_of_either_metric(metric, create, tmp_path):
     kept = some(range(30))
@@ -190,12 +211,11 @@ def test_queries_that_do_not_fit_are_refused(engine):
 class AnyOrder(RuleBasedStateMachine):
     """Whatever is done in whatever order, the engine holds what a list of records holds."""
 
-    @initialize(
-        metric=st.sampled_from(["euclidean", "inner_product"]), create=st.sampled_from([*CREATE])
-    )
-    def begin(self, metric, create):
-        import tempfile
+    engines = tuple(LOCAL)
 
+    @initialize(data=st.data(), metric=st.sampled_from(["euclidean", "inner_product"]))
+    def begin(self, data, metric):
+        create = data.draw(st.sampled_from(self.engines))
         self.place = tempfile.TemporaryDirectory()
         self.metric, self.kept, self.count = metric, some([]), 0
         self.engine = CREATE[create](f"{self.place.name}/index", metric)
@@ -225,7 +245,10 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def reopen(self):
         self.engine.close()
-        self.engine = reopened(self.engine)
+        if isinstance(self.engine, DirectoryEngine):
+            self.engine = DirectoryEngine.open(self.engine.folder)
+        elif isinstance(self.engine, MilvusEngine):
+            self.engine = MilvusEngine.open(self.engine.uri, self.engine.name)
 
     @invariant()
     def holds_what_was_put_in(self):
@@ -239,11 +262,72 @@ class AnyOrder(RuleBasedStateMachine):
         self.place.cleanup()
 
 
+class AnyOrderInMilvus(AnyOrder):
+    """The same in Milvus, which is slower."""
+
+    engines = ("milvus",)
+
+
 TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(max_examples=40, stateful_step_count=15, deadline=None)
+TestAnyOrderInMilvus = needs_milvus(AnyOrderInMilvus.TestCase)
+TestAnyOrderInMilvus.settings = settings(max_examples=5, stateful_step_count=10, deadline=None)
 
 
 def test_payloads_come_back_as_json(engine):
     payload = {"label": "ä\n", "n": 3, "x": 0.1, "none": None, "list": [1, "b"], "in": {"y": True}}
     engine.add(some(["a"], payloads=[payload]))
     assert reopened(engine).fetch(["a"]).payloads == (json.loads(json.dumps(payload)),)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("photos", ("faiss", "photos", "")),
+        ("/a:b/photos", ("faiss", "/a:b/photos", "")),
+        (Path("milvus:x"), ("faiss", "milvus:x", "")),
+        ("faiss:photos#1", ("faiss", "photos#1", "")),
+        ("C:\\photos", ("faiss", "C:\\photos", "")),
+        ("milvus:x.db", ("milvus", "x.db", "setrep")),
+        ("milvus:http://host:19530#shop", ("milvus", "http://host:19530", "shop")),
+    ],
+)
+def test_an_address_says_which_engine_and_where(address, expected):
+    assert door.parse(address) == expected
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("milvs:x.db", "Unknown engine 'milvs' in milvs:x.db. Did you mean 'milvus'"),
+        ("faiss:", "names no place"),
+        ("milvus:", "names no place"),
+        ("nowhere", "There is no index at nowhere"),
+        ("faiss:nowhere", "There is no index at nowhere"),
+        pytest.param("milvus:{place}/no.db", "There is no index 'setrep' at", marks=needs_milvus),
+        pytest.param("milvus:http://127.0.0.1:9", "Cannot open milvus:", marks=needs_milvus),
+    ],
+)
+def test_an_address_of_nothing_is_refused_in_one_line(address, message, tmp_path):
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        door.open_engine(address.format(place=tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("scheme", ["faiss", pytest.param("milvus", marks=needs_milvus)])
+def test_the_address_alone_decides_which_engine_holds_an_index(scheme, tmp_path):
+    address = f"{scheme}:{tmp_path / 'index.db'}"
+    kept = some(range(9))
+    with door.create_engine(address, DIM, MEMBER_DIM) as engine:
+        engine.add(kept)
+    with pytest.raises(InputError, match=r"not empty|already"):
+        door.create_engine(address, DIM, MEMBER_DIM)
+    with door.open_engine(address) as engine:
+        assert (engine.dim, engine.member_dim, engine.metric) == (DIM, MEMBER_DIM, "euclidean")
+        same(join(list(engine.iterate())), kept)
+
+
+def test_milvus_that_is_not_installed_is_told_in_one_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pymilvus", None)
+    with pytest.raises(InputError, match=r"pip install 'setrep\[milvus\]'"):
+        door.open_engine("milvus:x.db")

@@ -1,0 +1,266 @@
+"""The distributed engine: Milvus, by a server's address or as a file of milvus-lite."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from setrep.errors import InputError
+from setrep.index.engine import Engine, Found
+from setrep.index.exact import choose
+from setrep.index.milvus_client import METRICS, connect, expression, key_of, make, name_of
+from setrep.index.records import Name, Records, Where, check, matches
+from setrep.index.scores import Metric
+
+SPARE = 16  # fetched beyond k, to tell ties apart
+LARGEST_K = 16_384  # of one search in Milvus
+ROWS_AT_ONCE = 1000
+LONGEST_ID = 512
+
+
+class MilvusEngine(Engine):
+    """Keeps collections in two collections of Milvus: `name` for them, `name_members` for members.
+
+    A row names the version of its members. New members are written before the row that names
+    them, and old ones are removed after, so that a reader finds either.
+    """
+
+    is_exact = True  # by a FLAT index
+
+    def __init__(self, client: Any, uri: str, name: str) -> None:
+        self.client, self.uri, self.name, self.of_members = client, uri, name, f"{name}_members"
+        settings = client.describe_collection(name)["properties"]
+        self.dim, self.member_dim = (int(settings[f"setrep.{of}"]) for of in ("dim", "member_dim"))
+        is_euclidean = settings["setrep.metric"] == "euclidean"
+        self.metric: Metric = "euclidean" if is_euclidean else "inner_product"
+        self._next = 1 + max((row["place"] for row in self._all(["place"])), default=-1)
+
+    @classmethod
+    def create(
+        cls, uri: str, dim: int, member_dim: int, metric: Metric = "euclidean", name: str = "setrep"
+    ) -> MilvusEngine:
+        """Begin an empty index under a name that is not taken.
+
+        Raises:
+            InputError: the name is taken, or Milvus is not installed or cannot be reached.
+        """
+        milvus, client = connect(uri)
+        if client.has_collection(name):
+            raise InputError(f"{uri} has a collection '{name}' already; choose another name.")
+        settings = {"dim": str(dim), "member_dim": str(member_dim), "metric": metric}
+        rows: dict[str, Any] = {
+            "key": {"max_length": LONGEST_ID + 2},
+            "place": None,
+            "version": {"max_length": 32},
+            "sizes": None,
+            "payload": None,
+        }
+        members = {"key": {"max_length": 64}, "version": {"max_length": 32}, "place": None}
+        make(milvus, client, f"{name}_members", members, member_dim, metric, settings)
+        make(milvus, client, name, rows, dim, metric, settings)
+        return cls(client, uri, name)
+
+    @classmethod
+    def open(cls, uri: str, name: str = "setrep") -> MilvusEngine:
+        """Open an index.
+
+        Raises:
+            InputError: there is none, or Milvus is not installed or cannot be reached.
+        """
+        _, client = connect(uri)
+        if not client.has_collection(name):
+            client.close()
+            raise InputError(f"There is no index '{name}' at {uri}.")
+        client.load_collection(name)
+        client.load_collection(f"{name}_members")
+        return cls(client, uri, name)
+
+    def add(self, records: Records) -> None:
+        """Keep more collections."""
+        check(records, self.dim, self.member_dim)
+        there = self._rows(records.ids)
+        for name in records.ids:
+            if key_of(name) in there:
+                raise InputError(f"The id {name!r} is in the index already.")
+        self._put(records)
+
+    def replace(self, records: Records) -> None:
+        """Keep collections in place of those of the same ids."""
+        check(records, self.dim, self.member_dim)
+        old = self._known(records.ids)
+        self._put(records)
+        self._forget_members([row["version"] for row in old])
+
+    def delete(self, ids: Sequence[Name]) -> None:
+        """Forget collections."""
+        if not ids:
+            return
+        old = self._known(ids)
+        self.client.delete(self.name, ids=[row["key"] for row in old])
+        self._forget_members([row["version"] for row in old])
+
+    def search(
+        self,
+        queries: Float[NDArray[np.float32], "query dim"],
+        k: int,
+        *,
+        where: Where | None = None,
+    ) -> list[Found]:
+        """Return the `k` nearest collections of each query, best first."""
+        if k < 1:
+            raise InputError(f"k must be at least 1, not {k}.")
+        if queries.ndim != 2 or queries.shape[1] != self.dim:
+            raise InputError(
+                f"The index takes queries of dimension {self.dim}; found shape {queries.shape}."
+            )
+        return [self._search_one(query, k, where or {}) for query in queries]
+
+    def _search_one(self, query: Float[NDArray[np.float32], " dim"], k: int, where: Where) -> Found:
+        """Fetch until it is sure that nothing beyond is as near; then score in float64.
+
+        Milvus leaves out most of what a filter excludes, `matches` the rest.
+        """
+        wanted = k + SPARE
+        while True:
+            hits = self.client.search(
+                self.name,
+                data=[query.tolist()],
+                filter=expression(where),
+                limit=min(wanted, LARGEST_K),
+                output_fields=["key", "place", "vector", "payload"],
+                search_params={"metric_type": METRICS[self.metric]},
+            )[0]
+            rows = sorted((hit["entity"] for hit in hits), key=lambda row: int(row["place"]))
+            if not rows:
+                return []
+            is_last = len(rows) < min(wanted, LARGEST_K) or wanted >= LARGEST_K
+            bank = torch.tensor([row["vector"] for row in rows], dtype=torch.float32)
+            everything = torch.arange(len(rows)).unsqueeze(0)
+            scores, places = choose(
+                torch.from_numpy(query)[None], bank, everything, len(rows), self.metric
+            )
+            found = [
+                (name_of(rows[place]["key"]), score)
+                for score, place in zip(scores[0].tolist(), places[0].tolist(), strict=True)
+                if matches(rows[place]["payload"], where)
+            ][:k]
+            if is_last or (len(found) == k and float(scores[0, -1]) < found[-1][1]):
+                return [(name, float(np.float32(score)) + 0.0) for name, score in found]
+            wanted *= 2
+
+    def fetch(self, ids: Sequence[Name]) -> Records:
+        """Return collections by their ids, in the order asked for."""
+        return self._records(self._known(ids, ["vector", "payload", "sizes"]))
+
+    def iterate(self, batch_size: int = 1000) -> Iterator[Records]:
+        """Return all collections, in the order that they were added."""
+        rows = sorted(self._all(["key", "place"]), key=lambda row: int(row["place"]))
+        names = [name_of(row["key"]) for row in rows]
+        for start in range(0, len(names), batch_size):
+            yield self.fetch(names[start : start + batch_size])
+
+    def count(self) -> int:
+        """Return how many collections there are."""
+        found = self.client.query(self.name, filter="", output_fields=["count(*)"])
+        return int(found[0]["count(*)"])
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.client.close()
+
+    def _put(self, records: Records) -> None:
+        """Write members, then the rows that name them."""
+        versions = [secrets.token_hex(12) for _ in records.ids]
+        members, rows = [], []
+        for i, name in enumerate(records.ids):
+            a, b = int(records.offsets[i]), int(records.offsets[i + 1])
+            members += [
+                {
+                    "key": f"{versions[i]}-{place}",
+                    "version": versions[i],
+                    "place": place,
+                    "vector": vector.tolist(),
+                }
+                for place, vector in enumerate(records.members[a:b])
+            ]
+            rows.append(
+                {
+                    "key": key_of(name),
+                    "place": self._next + i,
+                    "version": versions[i],
+                    "sizes": b - a,
+                    "payload": records.payloads[i],
+                    "vector": records.vectors[i].tolist(),
+                }
+            )
+        for start in range(0, len(members), ROWS_AT_ONCE):
+            self.client.insert(self.of_members, members[start : start + ROWS_AT_ONCE])
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            self.client.upsert(self.name, rows[start : start + ROWS_AT_ONCE])
+        self._next += len(rows)
+
+    def _forget_members(self, versions: Sequence[str]) -> None:
+        for start in range(0, len(versions), ROWS_AT_ONCE):
+            some = list(versions[start : start + ROWS_AT_ONCE])
+            self.client.delete(self.of_members, filter=f"version in {json.dumps(some)}")
+
+    def _rows(self, ids: Sequence[Name], fields: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+        """Return the rows of those ids that are there, by key."""
+        found: dict[str, dict[str, Any]] = {}
+        keys = [key_of(name) for name in ids]
+        for start in range(0, len(keys), ROWS_AT_ONCE):
+            rows = self.client.query(
+                self.name,
+                ids=keys[start : start + ROWS_AT_ONCE],
+                output_fields=["key", "version", *fields],
+            )
+            found |= {row["key"]: row for row in rows}
+        return found
+
+    def _known(self, ids: Sequence[Name], fields: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """Return the rows of ids, all of which must be there, in the order asked for."""
+        found = self._rows(ids, fields)
+        for name in ids:
+            if key_of(name) not in found:
+                raise InputError(f"There is no collection {name!r} in the index.")
+        return [found[key_of(name)] for name in ids]
+
+    def _records(self, rows: Sequence[dict[str, Any]]) -> Records:
+        """Build records of rows, with their members."""
+        sizes = [int(row["sizes"]) for row in rows]
+        keys = [
+            f"{row['version']}-{place}"
+            for row, size in zip(rows, sizes, strict=True)
+            for place in range(size)
+        ]
+        members: dict[str, Any] = {}
+        for start in range(0, len(keys), ROWS_AT_ONCE):
+            some = keys[start : start + ROWS_AT_ONCE]
+            found = self.client.query(self.of_members, ids=some, output_fields=["key", "vector"])
+            members |= {one["key"]: one["vector"] for one in found}
+        vectors = np.array([row["vector"] for row in rows], dtype=np.float32)
+        return Records(
+            tuple(name_of(row["key"]) for row in rows),
+            vectors.reshape(-1, self.dim),
+            np.array([members[key] for key in keys], np.float32).reshape(-1, self.member_dim),
+            np.cumsum([0, *sizes], dtype=np.int64),
+            tuple(dict(row["payload"]) for row in rows),
+        )
+
+    def _all(self, fields: Sequence[str]) -> list[dict[str, Any]]:
+        """Return some fields of all rows."""
+        found: list[dict[str, Any]] = []
+        rows = self.client.query_iterator(
+            self.name, batch_size=ROWS_AT_ONCE, filter="", output_fields=list(fields)
+        )
+        while batch := rows.next():
+            found += batch
+        rows.close()
+        return found
