@@ -126,7 +126,7 @@ def serve(arguments: argparse.Namespace) -> None:
 def prepare(name: str, bank: Tensor, labels: Tensor, k: int) -> Callable[[int], float]:
     """Return a function of the number of queries that searches or measures the first of them."""
     if name.startswith("setrep_") and name != "setrep_items":
-        from setrep.index import top_k
+        from setrep.index.search import top_k
 
         backend = "faiss" if name == "setrep_faiss" else "torch"
         return lambda count: float(top_k(bank[:count], bank, k, backend=backend)[1].sum())

@@ -9,7 +9,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from setrep.errors import InputError
-from setrep.index import faiss_door, top_k
+from setrep.index import faiss_door
+from setrep.index.search import top_k
 from tests.embeddings import METRICS, random_vectors
 
 
@@ -86,7 +87,7 @@ def test_faiss_is_imported_late_and_memory_is_bounded_by_the_chunk():
     # All scores at once would take 20,000 x 20,000 x 4 bytes = 1.6 GB; a chunk takes 0.2 GB.
     code = """
 import resource, sys, torch
-from setrep.index import top_k
+from setrep.index.search import top_k
 print('faiss' in sys.modules)
 bank = torch.randn(20_000, 4, generator=torch.Generator().manual_seed(0))
 for backend in ("faiss", "torch"):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm, t
 
 from setrep.errors import InputError
-from setrep.index import top_k
+from setrep.index.search import top_k
 from setrep.metrics import (
     bootstrap_over_classes,
     class_means,

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from setrep.errors import InputError
-from setrep.index import exact, search, top_k
+from setrep.index import exact, search
+from setrep.index.search import top_k
 from tests.embeddings import METRICS, random_vectors
 
 every_metric = pytest.mark.parametrize("metric", METRICS)

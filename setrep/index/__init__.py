@@ -1,5 +1,1 @@
-"""Nearest neighbours; the only door to FAISS."""
-
-from setrep.index.search import top_k
-
-__all__ = ["top_k"]
+"""Nearest neighbours; the only door to FAISS and to the distributed engine."""

@@ -12,8 +12,8 @@ from typing import BinaryIO, TypeVar
 from setrep.errors import InputError
 from setrep.index import segments as files
 from setrep.index.local import LocalEngine, Rows
+from setrep.index.metric import Metric
 from setrep.index.records import Records, join
-from setrep.index.scores import Metric
 from setrep.index.segments import Manifest, SegmentEntry
 
 T = TypeVar("T")

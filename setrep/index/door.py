@@ -7,8 +7,8 @@ from pathlib import Path
 from setrep.errors import InputError, nearest
 from setrep.index.directory import DirectoryEngine
 from setrep.index.engine import Engine
+from setrep.index.metric import Metric
 from setrep.index.milvus import MilvusEngine
-from setrep.index.scores import Metric
 
 SCHEMES = ("faiss", "milvus")
 

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from setrep.index.metric import Metric
 from setrep.index.records import Name, Records, Where
-from setrep.index.scores import Metric
 
 Found = list[tuple[Name, float]]
 

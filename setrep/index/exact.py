@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from setrep.index.scores import Metric, error_bound, move, score_all
+from setrep.index.metric import Metric
+from setrep.index.scores import error_bound, move, score_all
 
 Best = tuple[Float64[Tensor, "query k"], Int64[Tensor, "query k"]]
 

@@ -7,15 +7,13 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from setrep.errors import InputError
 from setrep.index.engine import Engine, Found
+from setrep.index.metric import Metric
 from setrep.index.records import Name, Payload, Records, Where, check, join, matches
-from setrep.index.scores import Metric
-from setrep.index.search import top_k
 
 Rows = tuple[int, ...]
 
@@ -80,6 +78,10 @@ class LocalEngine(Engine):
             names, bank = [names[i] for i in chosen], bank[chosen]
         if not names:
             return [[] for _ in queries]
+        import torch
+
+        from setrep.index.search import top_k
+
         scores, places = top_k(
             torch.from_numpy(np.ascontiguousarray(queries)),
             torch.from_numpy(bank),

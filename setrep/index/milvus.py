@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from setrep.errors import InputError
 from setrep.index.engine import Engine, Found
 from setrep.index.exact import choose
+from setrep.index.metric import Metric
 from setrep.index.milvus_client import METRICS, connect, expression, key_of, make, name_of
 from setrep.index.records import Name, Records, Where, check, matches
-from setrep.index.scores import Metric
 
 SPARE = 16  # fetched beyond k, to tell ties apart
 LARGEST_K = 16_384  # of one search in Milvus

@@ -8,8 +8,8 @@ from types import ModuleType
 from typing import Any
 
 from setrep.errors import InputError
+from setrep.index.metric import Metric
 from setrep.index.records import Name, Where
-from setrep.index.scores import Metric
 
 METRICS = {"euclidean": "L2", "inner_product": "IP"}
 

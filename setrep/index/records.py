@@ -12,7 +12,7 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 
 from setrep.errors import InputError
-from setrep.index.search import LARGEST_VALUE
+from setrep.index.metric import LARGEST_VALUE
 
 Name = str | int
 Payload = dict[str, Any]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-Metric = Literal["inner_product", "euclidean"]
+from setrep.index.metric import Metric
 
 
 def centre_of(bank: Float[Tensor, "item dim"], metric: Metric) -> Float64[Tensor, " dim"] | None:

@@ -11,14 +11,14 @@ from torch import Tensor
 from setrep.errors import InputError
 from setrep.index.exact import choose, scan
 from setrep.index.faiss_door import faiss_knn, load_faiss
-from setrep.index.scores import Metric, centre_of, error_bound, move, score_all
+from setrep.index.metric import LARGEST_VALUE, Metric
+from setrep.index.scores import centre_of, error_bound, move, score_all
 
 Backend = Literal["auto", "faiss", "torch"]
 Neighbours = tuple[Float[Tensor, "query k"], Int64[Tensor, "query k"]]
 
 SCORES_AT_ONCE = 50_000_000  # 200 MB of float32
 SPARE = 4  # fetched beyond k: without them the k-th is seldom far enough from the rest
-LARGEST_VALUE = 1e15  # squares and sums of larger ones overflow float32
 
 
 @torch.no_grad()

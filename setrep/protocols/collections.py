@@ -13,7 +13,7 @@ from setrep.collection import CollectionBatch
 from setrep.data.collections import QueryGallery, draw_query_gallery
 from setrep.data.dataset import ItemDataset
 from setrep.errors import InputError
-from setrep.index import top_k
+from setrep.index.search import top_k
 from setrep.metrics import bootstrap_over_classes, map_at_r, recall_at_k
 from setrep.protocols.items import unit_length
 from setrep.protocols.results import CollectionResult, PairedDifference

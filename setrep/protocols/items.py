@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from setrep.errors import InputError
-from setrep.index import top_k
+from setrep.index.search import top_k
 from setrep.metrics import (
     class_means,
     map_at_r,

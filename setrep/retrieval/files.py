@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from setrep import __version__
 from setrep.errors import InputError
 from setrep.files import sweep
-from setrep.index.search import LARGEST_VALUE
+from setrep.index.metric import LARGEST_VALUE
 from setrep.set_encoder import SetEncoder
 
 FORMAT = "setrep.CollectionIndex"

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from setrep.errors import InputError
-from setrep.index import top_k
-from setrep.index.search import LARGEST_VALUE
+from setrep.index.metric import LARGEST_VALUE
+from setrep.index.search import top_k
 from setrep.retrieval.files import Contents, read_index, write_index
 from setrep.set_encoder import Item, SetEncoder
 from setrep.set_encoder.items import Array
