@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+from setrep.errors import InputError
 from setrep.index.metric import Metric
 from setrep.index.records import Name, Records, Where
 
@@ -89,6 +90,15 @@ class Engine(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of files and connections; the engine is of no more use."""
+
+    def check_queries(self, queries: Float[NDArray[np.float32], "query dim"], k: int) -> None:
+        """Refuse what cannot be searched."""
+        if k < 1:
+            raise InputError(f"k must be at least 1, not {k}.")
+        if queries.ndim != 2 or queries.shape[1] != self.dim:
+            raise InputError(
+                f"The index takes queries of dimension {self.dim}; found shape {queries.shape}."
+            )
 
     def __enter__(self) -> Engine:
         return self

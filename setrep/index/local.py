@@ -66,12 +66,7 @@ class LocalEngine(Engine):
         where: Where | None = None,
     ) -> list[Found]:
         """Return the `k` nearest collections of each query, best first."""
-        if k < 1:
-            raise InputError(f"k must be at least 1, not {k}.")
-        if queries.ndim != 2 or queries.shape[1] != self.dim:
-            raise InputError(
-                f"The index takes queries of dimension {self.dim}; found shape {queries.shape}."
-            )
+        self.check_queries(queries, k)
         names, bank = self._bank
         if where is not None:
             chosen = [i for i, name in enumerate(names) if matches(self._payload(name), where)]

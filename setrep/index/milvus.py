@@ -114,12 +114,7 @@ class MilvusEngine(Engine):
         where: Where | None = None,
     ) -> list[Found]:
         """Return the `k` nearest collections of each query, best first."""
-        if k < 1:
-            raise InputError(f"k must be at least 1, not {k}.")
-        if queries.ndim != 2 or queries.shape[1] != self.dim:
-            raise InputError(
-                f"The index takes queries of dimension {self.dim}; found shape {queries.shape}."
-            )
+        self.check_queries(queries, k)
         return [self._search_one(query, k, where or {}) for query in queries]
 
     def _search_one(self, query: Float[NDArray[np.float32], " dim"], k: int, where: Where) -> Found:
