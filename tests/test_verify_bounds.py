@@ -4,6 +4,7 @@ import json
 import logging
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -330,6 +331,7 @@ def test_embeddings_that_do_not_fit_are_refused():
 def test_only_the_bounds_asked_for_are_checked():
     report = verify(make_dataset(), names=["chamfer"], max_triples=5)
     assert list(report["summary"]) == list(report["rows"][0]["bounds"]) == ["chamfer"]
+    assert report["loss_bounds"] is report["retrieval_certificates"] is None
 
 
 @pytest.mark.parametrize("name", AGGREGATORS)
@@ -394,11 +396,86 @@ def test_a_second_collection_of_another_label_tightens_the_bound():
 def test_items_of_a_row_are_those_that_were_measured():
     dataset = make_dataset(has_keys=True)
     embeddings = embeddings_of(dataset).double()
-    for row in verify(dataset, sizes=(4,), max_triples=30)["rows"]:
+    for row in verify(dataset, sizes=(4,), max_triples=100)["rows"]:  # more than one batch
         a, b, w = (embeddings[items] for items in row["items"])
         assert len({item for items in row["items"] for item in items}) == 12
         assert row["distance_same"] == pytest.approx(float((a.mean(0) - b.mean(0)).norm()))
         assert row["distance_other"] == pytest.approx(float((a.mean(0) - w.mean(0)).norm()))
+
+
+def test_constants_of_aggregators_are_those_of_the_module():
+    dataset, items = make_dataset(), embeddings_of(make_dataset()).double()
+    torch.manual_seed(0)
+    built = {name: build_aggregator(name, DIM).eval() for name in ("quantiles", "deep_sets")}
+    attention = NormalizedAggregator(build_aggregator("attention", DIM)).eval()
+    for parameter in attention.parameters():  # it begins with even weights
+        torch.nn.init.normal_(parameter)
+    drawn = draw_disjoint_triples(dataset, 4, 9, seed=0)
+    points = [items[x] for x in (drawn.first, drawn.second, drawn.other)]
+    triples = bounds.measure(*points)
+
+    def found(aggregator, name):
+        report = verify_bounds(items, dataset, aggregator, sizes=(4,), max_triples=9)
+        return [row["bounds"][name]["bound"] for row in report["rows"]]
+
+    reach = bounds.convex(triples).bound * math.sqrt(built["quantiles"].dim_out)
+    assert found(built["quantiles"], "coordinatewise") == pytest.approx(reach.tolist())
+    with torch.no_grad():
+        module = built["deep_sets"].double()
+        layers = [*(x for x in module.rho if hasattr(x, "weight")), module.linear]
+        *norms, linear = (float(torch.linalg.matrix_norm(x.weight, ord=2)) for x in layers)
+        features = bounds.measure(*(module.phi(x.clone()) for x in points))
+        expected = math.prod(norms) * bounds.q12(features).bound
+        expected += linear * bounds.q12(triples).bound
+        batches = [CollectionBatch.from_list(list(x)) for x in points[:2]]
+        inner = attention.inner.double()
+        weights = [inner.weigh(batch)[:, 0].view(9, 4) for batch in batches]
+        weighted = bounds.weighted(triples, *weights)
+        ends = bounds.normalized(weighted, *(inner(batch) for batch in batches))
+    assert found(module, "deep_sets") == pytest.approx(expected.tolist())
+    assert found(attention, "normalized") == pytest.approx(ends.bound.tolist())
+    assert ends.bound.tolist() != pytest.approx(
+        bounds.normalized(bounds.q12(triples), *(inner(batch) for batch in batches)).bound.tolist()
+    )
+
+
+@pytest.mark.parametrize(("num_errors", "is_calibrated"), [(230, True), (300, False)])
+def test_an_error_is_above_its_bound_where_chance_does_not_explain_it(
+    num_errors, is_calibrated, monkeypatch
+):
+    def certify(gallery, pools, sizes):
+        bound = torch.full((3, 1), 0.1, dtype=torch.float64)
+        of = {"half_space": bound, "chernoff": bound, "bound": bound, "delta": bound[0]}
+        return SimpleNamespace(sizes=torch.tensor([2]), **of)
+
+    def measure(*_, **__):
+        counts = torch.tensor([[0], [0], [num_errors]])
+        return bounds.RetrievalErrors(torch.tensor([2]), counts, 2000)
+
+    monkeypatch.setattr(bounds, "certify_retrieval", certify)
+    monkeypatch.setattr(bounds, "measure_errors", measure)
+    report = verify(make_dataset(), sizes=(2,), max_triples=9)
+    assert report["retrieval_certificates"]["sizes"][0]["is_calibrated"] is is_calibrated
+    assert count_violations(report) == (0 if is_calibrated else 1)
+
+
+def test_the_gallery_of_certificates_shares_no_item_with_the_pools(monkeypatch):
+    seen = {}
+
+    def certify(gallery, pools, sizes):
+        seen["gallery"], seen["pools"] = gallery, pools
+        return real(gallery, pools, sizes)
+
+    real = bounds.certify_retrieval
+    monkeypatch.setattr(bounds, "certify_retrieval", certify)
+    dataset = make_dataset(items_per_label=30)
+    verify(dataset, sizes=(2,), max_triples=9)
+    items = embeddings_of(dataset).double()
+    for label in range(3):
+        own, pool = items[dataset.labels == label], seen["pools"][label]
+        assert len(pool) == 20
+        rest = (own.sum(0) - pool.sum(0)) / 10
+        torch.testing.assert_close(seen["gallery"][label], rest)
 
 
 def test_progress_is_told_triple_by_triple():
