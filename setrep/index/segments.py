@@ -18,7 +18,7 @@ import os
 import secrets
 import shutil
 import tokenize
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,6 @@ class Manifest:
     member_dim: int
     metric: str
     segments: tuple[SegmentEntry, ...] = ()
-    extra: dict[str, Any] = field(default_factory=dict)  # of those above the engine
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -76,7 +75,6 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "dim": manifest.dim,
         "member_dim": manifest.member_dim,
         "metric": manifest.metric,
-        "extra": manifest.extra,
         "segments": [
             {"name": one.name, "sha256": one.sha256, "deleted": list(one.deleted)}
             for one in manifest.segments
@@ -113,7 +111,6 @@ def read_manifest(folder: Path) -> Manifest:
                 )
                 for one in content["segments"]
             ),
-            dict(content["extra"]),
         )
     except InputError:
         raise

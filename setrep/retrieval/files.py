@@ -6,14 +6,11 @@ metadata) and, where the index has one, the set encoder in `encoder/`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import reprlib
 import secrets
 import shutil
-import tokenize
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +22,7 @@ from setrep import __version__
 from setrep.errors import InputError
 from setrep.files import sweep
 from setrep.index.metric import LARGEST_VALUE
+from setrep.index.segments import DAMAGE, digest
 from setrep.set_encoder import SetEncoder
 
 FORMAT = "setrep.CollectionIndex"
@@ -35,19 +33,6 @@ COLLECTIONS = "collections.json"
 ENCODER = "encoder"
 COLUMNS = ("ids", "labels", "metadata")
 ENCODER_FILES = (f"{ENCODER}/model.safetensors", f"{ENCODER}/model.json")
-# What reading a tampered manifest, array or table raises.
-DAMAGE = (
-    LookupError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    ArithmeticError,
-    EOFError,
-    MemoryError,
-    RecursionError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-)
 
 
 class Contents(NamedTuple):
@@ -231,12 +216,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def files_of(has_encoder: bool) -> tuple[str, ...]:
     """Name the files that a manifest gives checksums of."""
     return (EMBEDDINGS, COLLECTIONS, *(ENCODER_FILES if has_encoder else ()))
-
-
-def digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def force_to_disk(path: Path) -> None:
