@@ -25,6 +25,7 @@ from setrep.index.milvus import MilvusEngine
 from setrep.index.records import Records, join, matches
 
 DIM, MEMBER_DIM = 3, 2
+ATTACHMENTS = {"model.json": b"{}", "empty": b"", "large": bytes(range(256)) * 20_000}  # 107 pieces
 
 
 def some(ids, *, seed: int = 0, payloads=None) -> Records:
@@ -60,8 +61,10 @@ def brute(kept: Records, queries, k, metric="euclidean", where=None):
 
 
 LOCAL = {
-    "memory": lambda place, metric: MemoryEngine(DIM, MEMBER_DIM, metric),
-    "directory": lambda place, metric: DirectoryEngine.create(place, DIM, MEMBER_DIM, metric),
+    "memory": lambda place, metric: MemoryEngine(DIM, MEMBER_DIM, metric, ATTACHMENTS),
+    "directory": lambda place, metric: DirectoryEngine.create(
+        place, DIM, MEMBER_DIM, metric, ATTACHMENTS
+    ),
 }
 # A file of milvus-lite, or the server that SETREP_MILVUS_URI names.
 CREATE = LOCAL | {
@@ -70,7 +73,8 @@ CREATE = LOCAL | {
         DIM,
         MEMBER_DIM,
         metric,
-        f"test_{secrets.token_hex(4)}",
+        ATTACHMENTS,
+        name=f"test_{secrets.token_hex(4)}",
     )
 }
 needs_milvus = pytest.mark.skipif(find_spec("pymilvus") is None, reason="pymilvus is not installed")
@@ -272,6 +276,32 @@ TestAnyOrder = AnyOrder.TestCase
 TestAnyOrder.settings = settings(max_examples=40, stateful_step_count=15, deadline=None)
 TestAnyOrderInMilvus = needs_milvus(AnyOrderInMilvus.TestCase)
 TestAnyOrderInMilvus.settings = settings(max_examples=5, stateful_step_count=10, deadline=None)
+
+
+def test_files_that_were_given_with_an_index_stay(engine):
+    for of in (engine, reopened(engine)):
+        assert {name: of.attachment(name) for name in ATTACHMENTS} == ATTACHMENTS
+        with pytest.raises(InputError, match="has no note"):
+            of.attachment("note")
+
+
+def test_a_note_stays_until_the_index_changes(engine):
+    assert engine.note is None
+    changes = (
+        lambda: engine.add(some(["a", "b"])),
+        lambda: engine.replace(some(["a"], seed=1)),
+        lambda: engine.delete(["a"]),
+        lambda: engine.annotate(None),
+    )
+    for change in changes:
+        for note in ("old", "ä" * 70_000):
+            engine.annotate(note)
+            assert reopened(engine).note == note
+        engine.add(some([]))
+        engine.delete([])
+        assert engine.note == note
+        change()
+        assert reopened(engine).note is None
 
 
 def test_payloads_come_back_as_json(engine):

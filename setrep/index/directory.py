@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -40,7 +40,12 @@ class DirectoryEngine(LocalEngine):
 
     @classmethod
     def create(
-        cls, folder: str | Path, dim: int, member_dim: int, metric: Metric = "euclidean"
+        cls,
+        folder: str | Path,
+        dim: int,
+        member_dim: int,
+        metric: Metric = "euclidean",
+        attachments: Mapping[str, bytes] | None = None,
     ) -> DirectoryEngine:
         """Begin an empty index in a directory that is empty or not there.
 
@@ -52,7 +57,8 @@ class DirectoryEngine(LocalEngine):
             place.mkdir(parents=True, exist_ok=True)
             if any(place.iterdir()):
                 raise InputError(f"{place} is not empty; an index begins in an empty directory.")
-            files.write_manifest(place, Manifest(dim, member_dim, metric))
+            sha256 = files.write_attachments(place, attachments or {})
+            files.write_manifest(place, Manifest(dim, member_dim, metric, sha256))
         except OSError as error:
             raise InputError(f"Cannot write to {place}: {error.strerror}.") from error
         return cls.open(place)
@@ -77,6 +83,20 @@ class DirectoryEngine(LocalEngine):
 
     def _read(self, entry: SegmentEntry, manifest: Manifest) -> Records:
         return files.read_segment(self.folder, entry, manifest.dim, manifest.member_dim)
+
+    def attachment(self, name: str) -> bytes:
+        """Return a file that was given with the index."""
+        return files.read_attachment(self.folder, self.manifest, name)
+
+    @property
+    def note(self) -> str | None:
+        """What was noted of what the index holds, if it has not changed since."""
+        return self.manifest.note
+
+    def annotate(self, note: str | None) -> None:
+        """Note something of what the index holds now; any change takes it away."""
+        self._begin()
+        self._replace_manifest(replace(self.manifest, note=note))
 
     def close(self) -> None:
         """Let another process write; this one may go on reading."""
@@ -113,12 +133,14 @@ class DirectoryEngine(LocalEngine):
     def _commit(self, entries: list[SegmentEntry], parts: list[Records]) -> None:
         """Make the segments the index, fewer of them where that pays, and sweep what is no more."""
         entries, parts = self._compacted(entries, parts)
-        manifest = replace(self.manifest, segments=tuple(entries))
-        self._written(lambda: files.write_manifest(self.folder, manifest))
-        self.manifest = manifest
+        self._replace_manifest(replace(self.manifest, segments=tuple(entries), note=None))
         self._hold(parts, [entry.deleted for entry in entries])
         with suppress(OSError):  # what cannot be removed now, the next writer removes
-            files.sweep(self.folder, manifest)
+            files.sweep(self.folder, self.manifest)
+
+    def _replace_manifest(self, manifest: Manifest) -> None:
+        self._written(lambda: files.write_manifest(self.folder, manifest))
+        self.manifest = manifest
 
     def _compacted(
         self, entries: list[SegmentEntry], parts: list[Records]

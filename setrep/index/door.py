@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from setrep.errors import InputError, nearest
@@ -26,17 +27,21 @@ def open_engine(address: str | Path) -> Engine:
 
 
 def create_engine(
-    address: str | Path, dim: int, member_dim: int, metric: Metric = "euclidean"
+    address: str | Path,
+    dim: int,
+    member_dim: int,
+    metric: Metric = "euclidean",
+    attachments: Mapping[str, bytes] | None = None,
 ) -> Engine:
-    """Begin an empty index at an address.
+    """Begin an empty index at an address, with files that stay as they are.
 
     Raises:
         InputError: the address is of no engine, or there is something already.
     """
     scheme, place, name = parse(address)
     if scheme == "faiss":
-        return DirectoryEngine.create(place, dim, member_dim, metric)
-    return MilvusEngine.create(place, dim, member_dim, metric, name)
+        return DirectoryEngine.create(place, dim, member_dim, metric, attachments)
+    return MilvusEngine.create(place, dim, member_dim, metric, attachments, name=name)
 
 
 def parse(address: str | Path) -> tuple[str, str, str]:

@@ -88,6 +88,27 @@ class Engine(ABC):
         """Return how many collections there are."""
 
     @abstractmethod
+    def attachment(self, name: str) -> bytes:
+        """Return a file that was given with the index when it was made.
+
+        Raises:
+            InputError: there was none of that name, or it is damaged.
+        """
+
+    @property
+    @abstractmethod
+    def note(self) -> str | None:
+        """What was noted of what the index holds, if it has not changed since."""
+
+    @abstractmethod
+    def annotate(self, note: str | None) -> None:
+        """Note something of what the index holds now; any change takes it away.
+
+        Raises:
+            InputError: another process writes.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Let go of files and connections; the engine is of no more use."""
 

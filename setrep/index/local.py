@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -164,7 +164,34 @@ class LocalEngine(Engine):
 class MemoryEngine(LocalEngine):
     """Keeps collections in memory, until the process ends."""
 
+    def __init__(
+        self,
+        dim: int,
+        member_dim: int,
+        metric: Metric = "euclidean",
+        attachments: Mapping[str, bytes] | None = None,
+    ) -> None:
+        super().__init__(dim, member_dim, metric)
+        self._attachments = dict(attachments or {})
+        self._note: str | None = None
+
+    def attachment(self, name: str) -> bytes:
+        """Return a file that was given with the index."""
+        if name not in self._attachments:
+            raise InputError(f"The index has no {name}.")
+        return self._attachments[name]
+
+    @property
+    def note(self) -> str | None:
+        """What was noted of what the index holds, if it has not changed since."""
+        return self._note
+
+    def annotate(self, note: str | None) -> None:
+        """Note something of what the index holds now; any change takes it away."""
+        self._note = note
+
     def _change(self, deleted: list[Rows], records: Records | None) -> None:
+        self._note = None
         parts = self._parts if records is None else [*self._parts, records]
         more: list[Rows] = [] if records is None else [()]
         self._hold(parts, [*deleted, *more])

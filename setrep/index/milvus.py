@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,26 +17,32 @@ from setrep.index.engine import Engine, Found
 from setrep.index.exact import choose
 from setrep.index.metric import Metric
 from setrep.index.milvus_client import METRICS, connect, expression, key_of, make, name_of
+from setrep.index.milvus_files import FILE_DIM, FILE_FIELDS, delete_file, read_file, write_file
 from setrep.index.records import Name, Records, Where, check, matches
 
 SPARE = 16  # fetched beyond k, to tell ties apart
 LARGEST_K = 16_384  # of one search in Milvus
 ROWS_AT_ONCE = 1000
 LONGEST_ID = 512
+NOTE = "note"  # a file of this name is no attachment
 
 
 class MilvusEngine(Engine):
-    """Keeps collections in two collections of Milvus: `name` for them, `name_members` for members.
+    """Keeps collections in three collections of Milvus: for them, for members and for files.
 
-    A row names the version of its members. New members are written before the row that names
-    them, and old ones are removed after, so that a reader finds either.
+    The first has the name of the index, and names the others. A row names the version of its
+    members. New members are written before the row that names them, and old ones are removed
+    after, so that a reader finds either.
     """
 
     is_exact = True  # by a FLAT index
 
     def __init__(self, client: Any, uri: str, name: str) -> None:
-        self.client, self.uri, self.name, self.of_members = client, uri, name, f"{name}_members"
+        self.client, self.uri, self.name = client, uri, name
         settings = client.describe_collection(name)["properties"]
+        self.of_members, self.of_files = settings["setrep.members"], settings["setrep.files"]
+        for one in (name, self.of_members, self.of_files):
+            client.load_collection(one)
         self.dim, self.member_dim = (int(settings[f"setrep.{of}"]) for of in ("dim", "member_dim"))
         is_euclidean = settings["setrep.metric"] == "euclidean"
         self.metric: Metric = "euclidean" if is_euclidean else "inner_product"
@@ -44,7 +50,14 @@ class MilvusEngine(Engine):
 
     @classmethod
     def create(
-        cls, uri: str, dim: int, member_dim: int, metric: Metric = "euclidean", name: str = "setrep"
+        cls,
+        uri: str,
+        dim: int,
+        member_dim: int,
+        metric: Metric = "euclidean",
+        attachments: Mapping[str, bytes] | None = None,
+        *,
+        name: str = "setrep",
     ) -> MilvusEngine:
         """Begin an empty index under a name that is not taken.
 
@@ -54,7 +67,14 @@ class MilvusEngine(Engine):
         milvus, client = connect(uri)
         if client.has_collection(name):
             raise InputError(f"{uri} has a collection '{name}' already; choose another name.")
-        settings = {"dim": str(dim), "member_dim": str(member_dim), "metric": metric}
+        token = secrets.token_hex(4)
+        settings = {
+            "dim": str(dim),
+            "member_dim": str(member_dim),
+            "metric": metric,
+            "members": f"{name}_members_{token}",
+            "files": f"{name}_files_{token}",
+        }
         rows: dict[str, Any] = {
             "key": {"max_length": LONGEST_ID + 2},
             "place": None,
@@ -63,7 +83,10 @@ class MilvusEngine(Engine):
             "payload": None,
         }
         members = {"key": {"max_length": 64}, "version": {"max_length": 32}, "place": None}
-        make(milvus, client, f"{name}_members", members, member_dim, metric, settings)
+        make(milvus, client, settings["members"], members, member_dim, metric, {})
+        make(milvus, client, settings["files"], FILE_FIELDS, FILE_DIM, metric, {})
+        for file_name, content in (attachments or {}).items():
+            write_file(client, settings["files"], file_name, content)
         make(milvus, client, name, rows, dim, metric, settings)
         return cls(client, uri, name)
 
@@ -78,8 +101,6 @@ class MilvusEngine(Engine):
         if not client.has_collection(name):
             client.close()
             raise InputError(f"There is no index '{name}' at {uri}.")
-        client.load_collection(name)
-        client.load_collection(f"{name}_members")
         return cls(client, uri, name)
 
     def add(self, records: Records) -> None:
@@ -103,6 +124,7 @@ class MilvusEngine(Engine):
         if not ids:
             return
         old = self._known(ids)
+        self.annotate(None)
         self.client.delete(self.name, ids=[row["key"] for row in old])
         self._forget_members([row["version"] for row in old])
 
@@ -166,12 +188,34 @@ class MilvusEngine(Engine):
         found = self.client.query(self.name, filter="", output_fields=["count(*)"])
         return int(found[0]["count(*)"])
 
+    def attachment(self, name: str) -> bytes:
+        """Return a file that was given with the index."""
+        content = read_file(self.client, self.of_files, name)
+        if content is None:
+            raise InputError(f"The index {self.uri}#{self.name} has no {name}.")
+        return content
+
+    @property
+    def note(self) -> str | None:
+        """What was noted of what the index holds, if it has not changed since."""
+        content = read_file(self.client, self.of_files, NOTE)
+        return None if content is None else content.decode()
+
+    def annotate(self, note: str | None) -> None:
+        """Note something of what the index holds now; any change takes it away."""
+        delete_file(self.client, self.of_files, NOTE)
+        if note is not None:
+            write_file(self.client, self.of_files, NOTE, note.encode())
+
     def close(self) -> None:
         """Close the connection."""
         self.client.close()
 
     def _put(self, records: Records) -> None:
         """Write members, then the rows that name them."""
+        if not len(records):
+            return
+        self.annotate(None)
         versions = [secrets.token_hex(12) for _ in records.ids]
         members, rows = [], []
         for i, name in enumerate(records.ids):

@@ -1,6 +1,7 @@
 """The files of an engine in a directory: segments that never change, and a manifest of them.
 
     manifest.json                 what the index holds; replaced as a whole
+    attachments/<name>            files that were given with it, such as the model; never change
     segments/<name>/vectors.npy   embeddings of collections
     segments/<name>/members.npy   embeddings of their members
     segments/<name>/offsets.npy   where the members of each begin
@@ -18,7 +19,8 @@ import os
 import secrets
 import shutil
 import tokenize
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,7 @@ from setrep.errors import InputError
 from setrep.index.records import Records, check
 
 FORMAT, SCHEMA = "setrep.DirectoryEngine", 1
-MANIFEST, SEGMENTS, LOCK = "manifest.json", "segments", "lock"
+MANIFEST, SEGMENTS, ATTACHMENTS, LOCK = "manifest.json", "segments", "attachments", "lock"
 ARRAYS = ("vectors.npy", "members.npy", "offsets.npy")
 ROWS = "rows.json"
 # What reading a tampered manifest, array or table raises.
@@ -63,7 +65,9 @@ class Manifest:
     dim: int
     member_dim: int
     metric: str
+    attachments: dict[str, str] = field(default_factory=dict)  # name to SHA-256
     segments: tuple[SegmentEntry, ...] = ()
+    note: str | None = None
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -75,6 +79,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "dim": manifest.dim,
         "member_dim": manifest.member_dim,
         "metric": manifest.metric,
+        "attachments": manifest.attachments,
+        "note": manifest.note,
         "segments": [
             {"name": one.name, "sha256": one.sha256, "deleted": list(one.deleted)}
             for one in manifest.segments
@@ -105,12 +111,14 @@ def read_manifest(folder: Path) -> Manifest:
             int(content["dim"]),
             int(content["member_dim"]),
             str(content["metric"]),
+            {str(name): str(sha256) for name, sha256 in content["attachments"].items()},
             tuple(
                 SegmentEntry(
                     str(one["name"]), dict(one["sha256"]), tuple(int(row) for row in one["deleted"])
                 )
                 for one in content["segments"]
             ),
+            None if content["note"] is None else str(content["note"]),
         )
     except InputError:
         raise
@@ -122,6 +130,36 @@ def read_manifest(folder: Path) -> Manifest:
         raise InputError(
             f"{folder / MANIFEST} is damaged or of something else; build the index again."
         ) from error
+
+
+def write_attachments(folder: Path, attachments: Mapping[str, bytes]) -> dict[str, str]:
+    """Write files that stay as they are, forced to disk; return their SHA-256."""
+    if not attachments:
+        return {}
+    place = folder / ATTACHMENTS
+    place.mkdir()
+    for name, content in attachments.items():
+        write(place / name, content)
+    sync_directory(place)
+    return {name: hashlib.sha256(content).hexdigest() for name, content in attachments.items()}
+
+
+def read_attachment(folder: Path, manifest: Manifest, name: str) -> bytes:
+    """Read a file that was given with the index.
+
+    Raises:
+        InputError: there was none of that name, or it is missing or damaged.
+    """
+    if name not in manifest.attachments:
+        raise InputError(f"The index {folder} has no {name}.")
+    path = folder / ATTACHMENTS / name
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror}.") from error
+    if hashlib.sha256(content).hexdigest() != manifest.attachments[name]:
+        raise InputError(f"{path} is damaged: build the index again.")
+    return content
 
 
 def write_segment(folder: Path, records: Records) -> SegmentEntry:
