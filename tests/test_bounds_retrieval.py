@@ -229,7 +229,7 @@ def measured_probability(
     gallery: np.ndarray, pools: list[np.ndarray], label: int, n: int, with_replacement: bool
 ) -> Fraction:
     """Return the share of all queries that `measure_errors` would count."""
-    centres, items, unit = to_gallery(gallery, pools)
+    centres, items, _, unit = to_gallery(gallery, pools)
     shares, weights = all_shares(len(items[label]), n, with_replacement)
     is_wrong = is_error(shares, items[label] / unit, centres / unit, label)
     return Fraction(sum(itertools.compress(weights, is_wrong.tolist())), sum(weights))
@@ -485,6 +485,33 @@ def test_measured_errors_repeat_with_the_generator():
     assert not torch.equal(counts[0].num_errors, counts[2].num_errors)
 
 
+def test_of_several_centroids_of_a_label_the_first_stands_for_it_and_all_are_rivals_of_others():
+    generator = np.random.default_rng(0)
+    gallery, labels = generator.normal(size=(7, 3)), [1, 0, 2, 1, 0, 1, 2]
+    itself = [labels.index(label) for label in range(3)]
+    pools = [gallery[row] + generator.normal(size=(9, 3)) for row in itself]
+    cells = measure_cells(gallery, pools, labels)
+    drawn = torch.Generator().manual_seed(0)
+    errors = measure_errors(gallery, pools, [2], generator=drawn, labels=labels)
+    low, high = errors.limits(0.9999)
+    own = {"gap": np.inf, "width": 0.0, "log_moment": -np.inf}
+    for label in range(3):
+        rivals = [row for row in range(7) if labels[row] != label]
+        alone = [pools[label], *[np.ones((1, 3))] * len(rivals)]
+        expected = measure_cells(gallery[[itself[label], *rivals]], alone)
+        for name, constant in own.items():
+            found = getattr(cells, name)[label]
+            torch.testing.assert_close(found[rivals], getattr(expected, name)[0, 1:])
+            assert {float(found[row]) for row in range(7) if row not in rivals} == {constant}
+        means = [(x + y) / 2 for x, y in itertools.combinations(pools[label], 2)]
+        apart = np.linalg.norm(gallery - np.array(means)[:, None], axis=2)
+        rate = (apart[:, rivals].min(axis=1) <= apart[:, itself[label]]).mean()
+        assert 0.05 < rate < 0.95
+        assert low[label, 0] <= rate <= high[label, 0]
+    certificate = certify_retrieval(gallery, pools, [2], labels=labels)
+    torch.testing.assert_close(certificate.half_space, half_space(cells, 2))
+
+
 @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.999])
 def test_limits_are_those_of_clopper_and_pearson(confidence):
     counts = torch.tensor([0, 1, 17, 999, 1000])
@@ -567,8 +594,10 @@ def draw(num_queries: int):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: measure_cells(TWO[0], TWO[1][:1]), "found shape .* and 1 pools"),
+        (lambda: measure_cells(TWO[0], TWO[1][:1]), "found shape .* 1 pools"),
         (lambda: measure_cells(TWO[0][:1], TWO[1][:1]), "two or more labels"),
+        (lambda: measure_cells(*TWO, [0, 0]), r"Each of 2 pools .* of labels \[0\]"),
+        (lambda: measure_cells(*TWO, [0]), "and 1 labels"),
         (lambda: measure_cells(TWO[0], [TWO[1][0], np.ones((3, 3))]), "Pool 1 must be"),
         (lambda: measure_cells(TWO[0], [TWO[1][0], np.full((3, 2), np.nan)]), "pool 1 holds NaN"),
         (lambda: measure_cells(TWO[0], [TWO[1][0], np.ones((0, 2))]), "pool 1 .* one item"),

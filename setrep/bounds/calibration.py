@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float64, Int64
 from scipy.special import betaincinv
 from torch import Tensor
 
-from setrep.bounds.cells import depths, to_gallery
+from setrep.bounds.cells import depths, row_of_label, to_gallery
 from setrep.bounds.change_factor import to_sizes
 from setrep.bounds.points import Points, rounding
 from setrep.bounds.triples import length
@@ -69,30 +69,36 @@ def measure_errors(
     generator: torch.Generator,
     num_queries: int = 2000,
     with_replacement: bool = False,
+    labels: Sequence[int] | None = None,
 ) -> RetrievalErrors:
     """Count how many random queries have another label's centroid as near as their own.
 
     Each query holds n items of the pool of its label, every subset as likely as any other, and is
-    drawn by itself. It is an error if it is not on its own side of the plane to each other label
-    (`depths`); where rounding cannot tell, it counts as a tie, which is an error.
+    drawn by itself. It is an error if it is not on its own side of the plane to each centroid of
+    another label (`depths`, and for `labels` `measure_cells`); where rounding cannot tell, it
+    counts as a tie, which is an error.
 
     Raises:
         InputError: as `measure_cells`, a size is no whole number of at least 1 or larger than a
             pool, or there are no queries.
     """
-    centres, items, unit = to_gallery(gallery, pools)
+    centres, items, of, unit = to_gallery(gallery, pools, labels)
+    itself = row_of_label(of, len(items))
     smallest = min(len(pool) for pool in items)
     n = to_sizes(smallest, sizes, None, with_replacement)[0].long().reshape(-1)
     if num_queries < 1:
         raise InputError(f"num_queries must be at least 1, not {num_queries}.")
     counts = torch.zeros(len(items), len(n), dtype=torch.int64)
     for label, pool in enumerate(items):
+        is_rival = of != label
+        is_rival[itself[label]] = True
+        rivals, place = (centres / unit)[is_rival], int(is_rival[: itself[label]].sum())
         at_once = max(1, DRAWS_AT_ONCE // (len(pool) + len(centres) + pool.shape[1]))
         for column, size in enumerate(n.tolist()):
             for start in range(0, num_queries, at_once):
                 count = min(at_once, num_queries - start)
                 shares = draw_shares(len(pool), size, count, generator, with_replacement)
-                is_wrong = is_error(shares.to(pool.device), pool / unit, centres / unit, label)
+                is_wrong = is_error(shares.to(pool.device), pool / unit, rivals, place)
                 counts[label, column] += int(is_wrong.sum())
     return RetrievalErrors(n, counts, num_queries)
 

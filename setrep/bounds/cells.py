@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from setrep.bounds.points import Points, power_of_two, rounding, to_points
@@ -42,8 +42,14 @@ class Cells:
         return tuple(measure_pool(pool) for pool in self.pools)
 
 
-def measure_cells(gallery: Points, pools: Sequence[Points]) -> Cells:
+def measure_cells(
+    gallery: Points, pools: Sequence[Points], labels: Sequence[int] | None = None
+) -> Cells:
     """Measure where the pools lie: `gallery` `[labels, dimensions]`, a pool of items for each.
+
+    A gallery may hold several centroids of a label: `labels` then says which pool is of the label
+    of each. The first of a label stands for it: a query is right if it is nearer to that one than
+    to any of another label, so that the others can only help.
 
     Twice what rounding may add to a distance from a plane is taken off it. `measure_errors` takes
     off half of that, so that each error that it finds is one for the bounds as well.
@@ -52,14 +58,18 @@ def measure_cells(gallery: Points, pools: Sequence[Points]) -> Cells:
         InputError: an input is empty, not finite or not numeric, there are fewer than two labels,
             or the shapes do not fit.
     """
-    centres, items, unit = to_gallery(gallery, pools)
+    centres, items, of, unit = to_gallery(gallery, pools, labels)
+    itself = row_of_label(of, len(items))
     rows = []
     for label, pool in enumerate(items):
-        offsets = pool / unit - centres[label] / unit
+        offsets = pool / unit - centres[itself[label]] / unit
         lost = 2 * rounding(*offsets.shape)
-        y = depths(offsets, length(offsets), centres / unit, label, lost)
-        row = torch.stack([unit * y.mean(1), unit * (y.amax(1) - y.amin(1)), least_log_moment(y)])
-        row[:, label] = row.new_tensor([torch.inf, 0.0, -torch.inf])
+        is_other = (of != label).to(pool.device)
+        y = depths(offsets, length(offsets), centres / unit, itself[label], lost)[is_other]
+        row = y.new_tensor([torch.inf, 0.0, -torch.inf]).unsqueeze(1).repeat(1, len(centres))
+        row[:, is_other] = torch.stack(
+            [unit * y.mean(1), unit * (y.amax(1) - y.amin(1)), least_log_moment(y)]
+        )
         rows.append(row.cpu())
     gap, width, log_moment = torch.stack(rows, dim=1)
     return Cells(gap, width, log_moment, items)
@@ -76,7 +86,7 @@ def depths(
 
     That is `lost` times the distance of the centroids and `reach`: the length of an item's offset,
     and of a mean of items the mean of their lengths. So what is taken off a query is the mean of
-    what is taken off its items. Towards the label itself it is inf.
+    what is taken off its items. Towards the centroid of row `label` itself it is inf.
     """
     to_others = centres[label] - centres
     apart = length(to_others).unsqueeze(-1)
@@ -103,16 +113,32 @@ def least_log_moment(y: Float64[Tensor, "other item"]) -> Float64[Tensor, " othe
     return moment.clamp(max=0)
 
 
+def row_of_label(labels: Int64[Tensor, " row"], num_labels: int) -> list[int]:
+    """Return the first row of the gallery of each label."""
+    return [int((labels == label).nonzero()[0]) for label in range(num_labels)]
+
+
 def to_gallery(
-    gallery: Points, pools: Sequence[Points]
-) -> tuple[Float64[Tensor, "label dim"], tuple[Float64[Tensor, "item dim"], ...], float]:
-    """Check gallery and pools; return them with a power of two in which squares stay finite."""
+    gallery: Points, pools: Sequence[Points], labels: Sequence[int] | None = None
+) -> tuple[
+    Float64[Tensor, "row dim"],
+    tuple[Float64[Tensor, "item dim"], ...],
+    Int64[Tensor, " row"],
+    float,
+]:
+    """Check gallery, pools and labels; add a power of two in which squares stay finite."""
     centres = to_points(gallery, "gallery")
     items = tuple(to_points(pool, f"pool {label}") for label, pool in enumerate(pools))
-    if centres.ndim != 2 or len(centres) < 2 or len(centres) != len(items):
+    of = torch.as_tensor(range(len(centres)) if labels is None else labels, dtype=torch.int64)
+    if centres.ndim != 2 or len(items) < 2 or of.shape != centres.shape[:1]:
         raise InputError(
             f"A gallery must be [labels, dimensions] with a pool for each of two or more labels; "
-            f"found shape {tuple(centres.shape)} and {len(items)} pools."
+            f"found shape {tuple(centres.shape)}, {len(items)} pools and {len(of)} labels."
+        )
+    if sorted(set(of.tolist())) != list(range(len(items))):
+        raise InputError(
+            f"Each of {len(items)} pools needs a centroid of its label; found centroids of labels "
+            f"{sorted(set(of.tolist()))}."
         )
     for label, pool in enumerate(items):
         if pool.ndim != 2 or pool.shape[1] != centres.shape[1]:
@@ -121,4 +147,4 @@ def to_gallery(
                 f"{tuple(pool.shape)}."
             )
     unit = power_of_two(torch.stack([x.abs().amax() for x in (centres, *items)]).amax())
-    return centres, items, float(unit)
+    return centres, items, of, float(unit)

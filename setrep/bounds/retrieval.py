@@ -1,9 +1,9 @@
 """How often the nearest gallery centroid can be that of a wrong label, before any query is made.
 
-The gallery is fixed: one centroid for each label. A query is the centroid of n items drawn at
-random from the pool of its label, which holds none of the gallery's items. It is an error if the
-centroid of another label is as near as its own. Every bound is on the probability of that draw
-from that pool, and says nothing about items from elsewhere.
+The gallery is fixed: a centroid for each label, or several. A query is the centroid of n items
+drawn at random from the pool of its label, which holds no item of the centroid that stands for it.
+It is an error if the centroid of another label is as near as that one. Every bound is on the
+probability of that draw from that pool, and says nothing about items from elsewhere.
 """
 
 from __future__ import annotations
@@ -74,8 +74,9 @@ def chernoff(cells: Cells, n: Sizes) -> PerLabel:
     Raises:
         InputError: a size is no whole number of at least 1.
     """
-    size, _ = to_sizes(0, n, None, with_replacement=True)
-    return torch.logsumexp(cells.log_moment.unsqueeze(-1) * size.reshape(-1), 1).clamp(max=0).exp()
+    size = to_sizes(0, n, None, with_replacement=True)[0].reshape(-1)
+    sums = [torch.logsumexp(row.unsqueeze(-1) * size, 0) for row in cells.log_moment]
+    return torch.stack(sums).clamp(max=0).exp()
 
 
 def triangle_pairs(
@@ -163,13 +164,16 @@ def certify_retrieval(
     sizes: Sequence[int],
     *,
     with_replacement: bool = False,
+    labels: Sequence[int] | None = None,
 ) -> RetrievalCertificate:
     """Bound the error of queries drawn from each pool against a fixed gallery (R1 to R3).
+
+    A gallery may hold several centroids of a label, see `measure_cells`.
 
     Raises:
         InputError: as `measure_cells` and `triangle`.
     """
-    cells = measure_cells(gallery, pools)
+    cells = measure_cells(gallery, pools, labels)
     smallest = min(len(pool) for pool in cells.pools)
     n = to_sizes(smallest, sizes, None, with_replacement)[0].long().reshape(-1)
     return RetrievalCertificate(
