@@ -105,6 +105,16 @@ def test_what_is_added_is_found_fetched_and_iterated(engine):
         same(of.fetch([30, "7", "a"]), everything.take([13, 2, 0]))
         same(join(list(of.iterate(7))), everything)
         assert max(len(part) for part in of.iterate(7)) == 7
+        assert of.ids() == list(everything.ids)
+        bare = Records(
+            everything.ids,
+            everything.vectors,
+            np.zeros((0, MEMBER_DIM), np.float32),
+            np.zeros(44, np.int64),
+            everything.payloads,
+        )
+        same(join(list(of.iterate(7, with_members=False))), bare)
+        same(of.fetch([30, "7"], with_members=False), bare.take([13, 2]))
 
 
 @pytest.mark.parametrize("create", EACH)

@@ -70,8 +70,10 @@ class DirectoryEngine(LocalEngine):
         Raises:
             InputError: there is none, or it is damaged.
         """
-        place = Path(folder)
         for _ in range(10):
+            place = Path(folder)
+            if not place.exists() and files.is_index(files.aside_of(place)):
+                place = files.aside_of(place)
             manifest = files.read_manifest(place)
             try:
                 return cls(place, manifest)

@@ -44,6 +44,11 @@ def create_engine(
     return MilvusEngine.create(place, dim, member_dim, metric, attachments, name=name)
 
 
+def address_of(scheme: str, place: str, name: str) -> str:
+    """Return the address of what `parse` returns."""
+    return f"{scheme}:{place}" + (f"#{name}" if name else "")
+
+
 def parse(address: str | Path) -> tuple[str, str, str]:
     """Return the scheme of an address, its place, and the name of the index there."""
     if isinstance(address, Path):

@@ -72,16 +72,20 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def fetch(self, ids: Sequence[Name]) -> Records:
-        """Return collections by their ids, in the order asked for.
+    def fetch(self, ids: Sequence[Name], *, with_members: bool = True) -> Records:
+        """Return collections by their ids, in the order asked for; or all but their members.
 
         Raises:
             InputError: one is not there.
         """
 
     @abstractmethod
-    def iterate(self, batch_size: int = 1000) -> Iterator[Records]:
-        """Return all collections, in the order that they were added."""
+    def iterate(self, batch_size: int = 1000, *, with_members: bool = True) -> Iterator[Records]:
+        """Return all collections, or all but their members, in the order that they were added."""
+
+    @abstractmethod
+    def ids(self) -> list[Name]:
+        """Return all ids, in the order that they were added."""
 
     @abstractmethod
     def count(self) -> int:

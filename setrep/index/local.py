@@ -5,15 +5,20 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
 
 from setrep.errors import InputError
 from setrep.index.engine import Engine, Found
+from setrep.index.filters import Column
 from setrep.index.metric import Metric
-from setrep.index.records import Name, Payload, Records, Where, check, join, matches
+from setrep.index.records import Name, Records, Where, check, join
+
+if TYPE_CHECKING:  # writing an index imports no torch
+    from setrep.index.bank import Bank
 
 Rows = tuple[int, ...]
 
@@ -67,19 +72,21 @@ class LocalEngine(Engine):
     ) -> list[Found]:
         """Return the `k` nearest collections of each query, best first."""
         self.check_queries(queries, k)
-        names, bank = self._bank
-        if where is not None:
-            chosen = [i for i, name in enumerate(names) if matches(self._payload(name), where)]
-            names, bank = [names[i] for i in chosen], bank[chosen]
-        if not names:
+        if not self._names:
             return [[] for _ in queries]
         import torch
 
         from setrep.index.search import top_k
 
+        bank, names = self._bank, self._names
+        if where is not None:
+            rows = self._rows(where)
+            bank, names = bank.take(torch.from_numpy(rows)), [names[row] for row in rows.tolist()]
+        if not names:
+            return [[] for _ in queries]
         scores, places = top_k(
             torch.from_numpy(np.ascontiguousarray(queries)),
-            torch.from_numpy(bank),
+            bank,
             min(k, len(names)),
             metric=self.metric,
         )
@@ -88,17 +95,41 @@ class LocalEngine(Engine):
             for row, of_row in zip(places.tolist(), scores.tolist(), strict=True)
         ]
 
-    def fetch(self, ids: Sequence[Name]) -> Records:
+    def _rows(self, where: Where) -> Int64[NDArray[np.int64], " row"]:
+        """Return which of all collections a filter lets pass."""
+        is_chosen = np.ones(len(self._names), dtype=np.bool_)
+        for field, allowed in where.items():
+            if field not in self._columns:
+                payloads = (
+                    self._parts[number].payloads[row] for number, row in self._places.values()
+                )
+                self._columns[field] = Column(field, payloads)
+            is_chosen &= self._columns[field].rows(allowed)
+        return np.flatnonzero(is_chosen)
+
+    def fetch(self, ids: Sequence[Name], *, with_members: bool = True) -> Records:
         """Return collections by their ids, in the order asked for."""
         places = [self._place_of(name) for name in ids]
-        return join([self._nothing, *(self._parts[number].take([row]) for number, row in places)])
+        return join(
+            [
+                self._nothing,
+                *(
+                    self._parts[number].take([row], with_members=with_members)
+                    for number, row in places
+                ),
+            ]
+        )
 
-    def iterate(self, batch_size: int = 1000) -> Iterator[Records]:
+    def iterate(self, batch_size: int = 1000, *, with_members: bool = True) -> Iterator[Records]:
         """Return all collections, in the order that they were added."""
         for part, live in zip(self._parts, self._live, strict=True):
             rows = np.flatnonzero(live).tolist()
             for start in range(0, len(rows), batch_size):
-                yield part.take(rows[start : start + batch_size])
+                yield part.take(rows[start : start + batch_size], with_members=with_members)
+
+    def ids(self) -> list[Name]:
+        """Return all ids, in the order that they were added."""
+        return list(self._places)
 
     def count(self) -> int:
         """Return how many collections there are."""
@@ -107,7 +138,7 @@ class LocalEngine(Engine):
     def _hold(self, parts: Sequence[Records], deleted: Sequence[Rows]) -> None:
         """Hold other parts from now on."""
         self._parts, self._deleted = list(parts), list(deleted)
-        for name in ("_live", "_places", "_bank"):
+        for name in ("_live", "_places", "_names", "_bank", "_columns"):
             self.__dict__.pop(name, None)
 
     @cached_property
@@ -128,12 +159,28 @@ class LocalEngine(Engine):
         }
 
     @cached_property
-    def _bank(self) -> tuple[list[Name], Float[NDArray[np.float32], "collection dim"]]:
-        """Ids and embeddings in the order that they were added; one whole part is not copied."""
+    def _names(self) -> list[Name]:
+        """Ids in the order that they were added."""
+        return list(self._places)
+
+    @cached_property
+    def _bank(self) -> Bank:
+        """Embeddings in the order that they were added; one whole part is not copied."""
+        import torch
+
+        from setrep.index.bank import Bank
+
         if len(self._parts) == 1 and bool(self._live[0].all()):
-            return list(self._parts[0].ids), self._parts[0].vectors
-        kept = [part.vectors[live] for part, live in zip(self._parts, self._live, strict=True)]
-        return list(self._places), np.concatenate([self._nothing.vectors, *kept])
+            vectors = self._parts[0].vectors
+        else:
+            kept = [part.vectors[live] for part, live in zip(self._parts, self._live, strict=True)]
+            vectors = np.concatenate([self._nothing.vectors, *kept])
+        return Bank.of(torch.from_numpy(vectors), self.metric)
+
+    @cached_property
+    def _columns(self) -> dict[str, Column]:
+        """Fields of payloads that filters have asked for."""
+        return {}
 
     @cached_property
     def _nothing(self) -> Records:
@@ -155,10 +202,6 @@ class LocalEngine(Engine):
             return self._places[name]
         except KeyError:
             raise InputError(f"There is no collection {name!r} in the index.") from None
-
-    def _payload(self, name: Name) -> Payload:
-        number, row = self._places[name]
-        return self._parts[number].payloads[row]
 
 
 class MemoryEngine(LocalEngine):

@@ -98,6 +98,8 @@ class MilvusEngine(Engine):
             InputError: there is none, or Milvus is not installed or cannot be reached.
         """
         _, client = connect(uri)
+        if not client.has_collection(name) and client.has_collection(f"{name}_old"):
+            client.rename_collection(f"{name}_old", name)  # left by a kill while it was replaced
         if not client.has_collection(name):
             client.close()
             raise InputError(f"There is no index '{name}' at {uri}.")
@@ -172,16 +174,21 @@ class MilvusEngine(Engine):
                 return [(name, float(np.float32(score)) + 0.0) for name, score in found]
             wanted *= 2
 
-    def fetch(self, ids: Sequence[Name]) -> Records:
+    def fetch(self, ids: Sequence[Name], *, with_members: bool = True) -> Records:
         """Return collections by their ids, in the order asked for."""
-        return self._records(self._known(ids, ["vector", "payload", "sizes"]))
+        rows = self._known(ids, ["vector", "payload", "sizes"])
+        return self._records(rows if with_members else [row | {"sizes": 0} for row in rows])
 
-    def iterate(self, batch_size: int = 1000) -> Iterator[Records]:
+    def iterate(self, batch_size: int = 1000, *, with_members: bool = True) -> Iterator[Records]:
         """Return all collections, in the order that they were added."""
-        rows = sorted(self._all(["key", "place"]), key=lambda row: int(row["place"]))
-        names = [name_of(row["key"]) for row in rows]
+        names = self.ids()
         for start in range(0, len(names), batch_size):
-            yield self.fetch(names[start : start + batch_size])
+            yield self.fetch(names[start : start + batch_size], with_members=with_members)
+
+    def ids(self) -> list[Name]:
+        """Return all ids, in the order that they were added."""
+        rows = sorted(self._all(["key", "place"]), key=lambda row: int(row["place"]))
+        return [name_of(row["key"]) for row in rows]
 
     def count(self) -> int:
         """Return how many collections there are."""
@@ -303,3 +310,55 @@ class MilvusEngine(Engine):
             found += batch
         rows.close()
         return found
+
+
+def exists(uri: str, name: str) -> bool:
+    """Say whether there is an index of a name.
+
+    Raises:
+        InputError: Milvus is not installed or cannot be reached.
+    """
+    _, client = connect(uri)
+    try:
+        return bool(client.has_collection(name))
+    finally:
+        client.close()
+
+
+def publish(uri: str, built: str, name: str) -> None:
+    """Give the index `built` another name, in place of one that has it.
+
+    Raises:
+        InputError: Milvus is not installed or cannot be reached.
+    """
+    _, client = connect(uri)
+    old = f"{name}_old"
+    try:
+        if client.has_collection(name):
+            drop_all(client, old)
+            client.rename_collection(name, old)
+        client.rename_collection(built, name)
+        drop_all(client, old)
+    finally:
+        client.close()
+
+
+def drop(uri: str, name: str) -> None:
+    """Remove an index, if there is one.
+
+    Raises:
+        InputError: Milvus is not installed or cannot be reached.
+    """
+    _, client = connect(uri)
+    try:
+        drop_all(client, name)
+    finally:
+        client.close()
+
+
+def drop_all(client: Any, name: str) -> None:
+    """Remove the collections of an index, the one that names the others last."""
+    if client.has_collection(name):
+        settings = client.describe_collection(name)["properties"]
+        for one in (settings["setrep.members"], settings["setrep.files"], name):
+            client.drop_collection(one)

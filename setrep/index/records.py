@@ -36,8 +36,12 @@ class Records:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def take(self, rows: Sequence[int]) -> Records:
-        """Return some of the collections, in the order asked for."""
+    def take(self, rows: Sequence[int], *, with_members: bool = True) -> Records:
+        """Return some of the collections, in the order asked for; or all but their members."""
+        if not with_members:
+            ids, payloads = (tuple(of[row] for row in rows) for of in (self.ids, self.payloads))
+            nothing = np.zeros(len(rows) + 1, np.int64)
+            return Records(ids, self.vectors[list(rows)], self.members[:0], nothing, payloads)
         spans = [(int(self.offsets[row]), int(self.offsets[row + 1])) for row in rows]
         return Records(
             tuple(self.ids[row] for row in rows),

@@ -132,6 +132,21 @@ def read_manifest(folder: Path) -> Manifest:
         ) from error
 
 
+def is_index(folder: Path) -> bool:
+    """Say whether a directory has a manifest of an index, damaged perhaps in what it says."""
+    try:
+        content = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.get("format") == FORMAT
+
+
+def aside_of(folder: Path) -> Path:
+    """Where an old index lies while a new one is moved to its place."""
+    folder = folder.resolve()
+    return folder.with_name(f".{folder.name}.setrep-old")
+
+
 def write_attachments(folder: Path, attachments: Mapping[str, bytes]) -> dict[str, str]:
     """Write files that stay as they are, forced to disk; return their SHA-256."""
     if not attachments:

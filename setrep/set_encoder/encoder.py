@@ -132,22 +132,48 @@ class SetEncoder(nn.Module):
             InputError: a collection is empty or one bare item, `encode` refuses an item, or the
                 aggregator has no weights.
         """
+        batch = self.encode_members(collections, batch_size=batch_size, device=device)
+        if not return_weights:
+            return self.aggregate(batch)
+        with self._evaluating():
+            out, weights = self.aggregator(batch.to(self.device), return_weights=True)
+        return out.float().cpu(), batch.with_values(weights.float().cpu())
+
+    def encode_members(
+        self,
+        collections: CollectionBatch | Sequence[Array | Sequence[Item]],
+        *,
+        batch_size: int = 256,
+        device: torch.device | str | None = None,
+    ) -> CollectionBatch:
+        """Embed the items of collections, `(item, dim)`; as `encode_collections`.
+
+        Raises:
+            InputError: a collection is empty or one bare item, or `encode` refuses an item.
+        """
         if isinstance(collections, CollectionBatch):
             embeddings = self.encode(collections.values, batch_size=batch_size, device=device)
-            batch = CollectionBatch(embeddings, collections.offsets.cpu(), collections.allow_empty)
-        else:
-            self._check_collections(collections)
-            items = [item for collection in collections for item in collection]
-            sizes = [len(collection) for collection in collections]
-            embeddings = self.encode(items, batch_size=batch_size, device=device)
-            batch = CollectionBatch(embeddings, torch.tensor([0, *sizes]).cumsum(0))
-        batch = batch.to(self.device)
+            return CollectionBatch(embeddings, collections.offsets.cpu(), collections.allow_empty)
+        self._check_collections(collections)
+        items = [item for collection in collections for item in collection]
+        sizes = [len(collection) for collection in collections]
+        embeddings = self.encode(items, batch_size=batch_size, device=device)
+        return CollectionBatch(embeddings, torch.tensor([0, *sizes]).cumsum(0))
+
+    def aggregate(self, embeddings: CollectionBatch) -> Float[Tensor, "collection dim_out"]:
+        """Embed collections whose items are embedded, in evaluation mode; float32, on the CPU.
+
+        Raises:
+            InputError: the embeddings are not of dimension `dim`.
+        """
+        if embeddings.values.shape[1:] != (self.dim,):
+            raise InputError(
+                f"The model aggregates embeddings of dimension {self.dim}; found items of shape "
+                f"{tuple(embeddings.values.shape[1:])}."
+            )
         with self._evaluating():
-            if not return_weights:
-                out: Tensor = self.aggregator(batch)
-                return out.float().cpu()
-            out, weights = self.aggregator(batch, return_weights=True)
-            return out.float().cpu(), batch.with_values(weights.float()).to("cpu")
+            out: Tensor = self.aggregator(embeddings.to(self.device))
+        return out.float().cpu()
 
     def is_item(self, candidate: object) -> bool:
         """Say whether this is one item, and not several."""

@@ -1,0 +1,110 @@
+"""Where an index is built before it is at its address, and how it comes there in one move."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from setrep.errors import InputError
+from setrep.index import milvus
+from setrep.index.directory import lock
+from setrep.index.door import address_of, parse
+from setrep.index.segments import LOCK, MANIFEST, aside_of, is_index
+
+
+def exists(address: str | Path) -> bool:
+    """Say whether an index can be opened at an address."""
+    scheme, place, name = parse(address)
+    if scheme == "milvus":
+        return milvus.exists(place, name)
+    return is_index(Path(place)) or (not Path(place).exists() and is_index(aside_of(Path(place))))
+
+
+def building(address: str | Path) -> str:
+    """Return the address, beside this one, at which the index is built."""
+    scheme, place, name = parse(address)
+    if scheme == "milvus":
+        return address_of(scheme, place, f"{name}_building")
+    target = Path(place).resolve()
+    return address_of(scheme, str(target.with_name(f".{target.name}.setrep-building")), "")
+
+
+def discard(address: str | Path) -> None:
+    """Remove what was built at an address, whole or not, if there is something.
+
+    Raises:
+        InputError: another process is writing there.
+    """
+    scheme, place, name = parse(address)
+    if scheme == "milvus":
+        milvus.drop(place, name)
+        return
+    folder = Path(place)
+    if folder.exists():
+        lock(folder / LOCK).close()
+        remove_index(folder)
+
+
+def publish(built: str | Path, address: str | Path) -> None:
+    """Put an index that was built, and closed, at its address, in place of one that is there.
+
+    Raises:
+        InputError: there is something else than an index, a process is writing to the old one, or
+            it cannot be moved.
+    """
+    scheme, place, name = parse(address)
+    _, built_place, built_name = parse(built)
+    if scheme == "milvus":
+        milvus.publish(place, built_name, name)
+        return
+    target = Path(place).resolve()
+    refuse_to_replace(target)
+    try:
+        if is_index(target):
+            lock(target / LOCK).close()
+        move_into_place(Path(built_place), target)
+    except OSError as error:
+        raise InputError(
+            f"Cannot put the index at {target}: {error.strerror}. It is whole at {built_place}."
+        ) from error
+
+
+def move_into_place(staged: Path, target: Path) -> None:
+    """Put `staged` in place of `target`; killed in between, the old index is still found aside."""
+    aside = aside_of(target)
+    if not is_index(target):
+        if is_index(aside):  # left by a kill between the two moves below
+            aside.rename(target)
+        else:
+            staged.rename(target)  # also onto an empty directory
+            return
+    remove_index(aside)
+    target.rename(aside)
+    try:
+        staged.rename(target)
+    except OSError:
+        aside.rename(target)
+        raise
+    remove_index(aside)
+
+
+def remove_index(folder: Path) -> None:
+    """Remove an index that is no longer needed, manifest first: what is half removed is none."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def refuse_to_replace(target: Path) -> None:
+    """Refuse a path that holds anything but an index.
+
+    Raises:
+        InputError: it does.
+    """
+    if not target.exists() or is_index(target):
+        return
+    if target.is_dir() and not any(target.iterdir()):
+        return
+    raise InputError(
+        f"{target} exists and is not an index of setrep; nothing was changed. "
+        f"Choose another directory or remove that one."
+    )
