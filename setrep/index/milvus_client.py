@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 from types import ModuleType
 from typing import Any
 
@@ -26,6 +27,7 @@ def connect(uri: str) -> tuple[ModuleType, Any]:
         raise InputError(
             f"The engine milvus:{uri} needs pymilvus: pip install 'setrep[milvus]'."
         ) from error
+    logging.getLogger("pymilvus").setLevel(logging.ERROR)  # it warns of what is as it should be
     try:
         return milvus, milvus.MilvusClient(uri)
     except Exception as error:  # of several modules, some private

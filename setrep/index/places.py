@@ -29,6 +29,25 @@ def building(address: str | Path) -> str:
     return address_of(scheme, str(target.with_name(f".{target.name}.setrep-building")), "")
 
 
+def is_same(one: str | Path, other: str | Path) -> bool:
+    """Say whether two addresses are of one place."""
+    (scheme, place, name), right = parse(one), parse(other)
+    if scheme != right[0]:
+        return False
+    return (Path(place).resolve(), name) == (Path(right[1]).resolve(), right[2])
+
+
+def refuse(address: str | Path) -> None:
+    """Refuse an address that holds anything but an index, before work is done for it.
+
+    Raises:
+        InputError: it does.
+    """
+    scheme, place, _ = parse(address)
+    if scheme == "faiss":
+        refuse_to_replace(Path(place).resolve())
+
+
 def discard(address: str | Path) -> None:
     """Remove what was built at an address, whole or not, if there is something.
 

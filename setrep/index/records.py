@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -39,9 +39,10 @@ class Records:
     def take(self, rows: Sequence[int], *, with_members: bool = True) -> Records:
         """Return some of the collections, in the order asked for; or all but their members."""
         if not with_members:
-            ids, payloads = (tuple(of[row] for row in rows) for of in (self.ids, self.payloads))
-            nothing = np.zeros(len(rows) + 1, np.int64)
-            return Records(ids, self.vectors[list(rows)], self.members[:0], nothing, payloads)
+            bare = replace(
+                self, members=self.members[:0], offsets=np.zeros(len(self) + 1, np.int64)
+            )
+            return bare.take(rows)
         spans = [(int(self.offsets[row]), int(self.offsets[row + 1])) for row in rows]
         return Records(
             tuple(self.ids[row] for row in rows),

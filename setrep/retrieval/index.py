@@ -2,232 +2,259 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict, Unpack, overload
 
-import numpy as np
 import torch
-from jaxtyping import Float
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
+from setrep.collection import CollectionBatch
 from setrep.errors import InputError
 from setrep.index.metric import LARGEST_VALUE
-from setrep.index.search import top_k
-from setrep.retrieval.files import Contents, read_index, write_index
-from setrep.set_encoder import Item, SetEncoder
+from setrep.index.records import Name
+from setrep.retrieval import certificate as certificates
+from setrep.retrieval.certificate import IndexCertificate
+from setrep.retrieval.columns import read_array, where_of
+from setrep.retrieval.rerank import find_distance
+from setrep.retrieval.results import Result
+from setrep.retrieval.search import Question, Vectors, answer, certified
+from setrep.retrieval.store import Collections, CollectionStore
+from setrep.set_encoder import Item
 from setrep.set_encoder.items import Array
 
-Name = str | int
+
+class QueryOptions(TypedDict, total=False):
+    """What every query takes; `CollectionIndex` says what each is."""
+
+    filter: Mapping[str, Any] | None
+    exclude: Any
+    rerank: str | None
+    num_candidates: int
+    matched_items: bool
 
 
-@dataclass(frozen=True)
-class Match:
-    """A collection that was found; a larger score is better."""
+class CollectionIndex(CollectionStore):
+    """Hold collections, and find those nearest to a collection.
 
-    id: Name
-    score: float  # minus the squared Euclidean distance
-    label: Name | None
-    metadata: dict[str, Any] | None
+    Built with a set encoder it takes collections of items, keeps the embedding of each with those
+    of its members, and carries the encoder with it. Built from bare vectors it takes vectors only.
+    A score is a similarity, larger is better. Of equal scores the collection that was added first
+    comes first; re-ranked, the one whose embedding is nearer. Scores are float32, whose rounding
+    may part distances that are equal.
 
+    `build` and `from_embeddings` make an index in memory, `save` writes it. One that was opened,
+    or begun by `create`, writes each change at once: a kill leaves the index before or after it.
 
-@dataclass(frozen=True, eq=False, repr=False)
-class CollectionIndex:
-    """Hold one embedding for each collection and find the nearest, exactly.
+    Every query takes these options:
 
-    Built with a set encoder it takes collections of items and carries the encoder with it; built
-    from bare vectors it takes vectors only. Matches come by falling score; of equal scores the
-    collection that was put in first comes first. Scores are float32, whose rounding may part
-    distances that are equal.
+    - `filter`: "label", or names of metadata, with the value or the list of values that each may
+      have. Search with a filter is exact.
+    - `exclude`: ids that are left out; of several queries, a list for each.
+    - `rerank`: name of a set distance of `setrep.set_distances`, by which the `num_candidates`
+      nearest are ordered. "wasserstein", over plain centroids, is the nearest of the whole index:
+      the distance of centroids is no larger, so the rest need not be measured.
+    - `matched_items`: tell which member is nearest to each item of the query.
     """
 
-    embeddings: Float[NDArray[np.float32], "collection dim"]
-    ids: tuple[Name, ...]
-    labels: tuple[Name | None, ...]
-    metadata: tuple[dict[str, Any] | None, ...]
-    set_encoder: SetEncoder | None = None
-    fingerprint: str | None = None  # of the model the vectors are from, where it is known
+    @overload
+    def query(
+        self, collection: CollectionBatch, k: int = 10, **options: Unpack[QueryOptions]
+    ) -> list[Result]: ...
+    @overload
+    def query(
+        self,
+        collection: Array | Sequence[Item] | Item,
+        k: int = 10,
+        **options: Unpack[QueryOptions],
+    ) -> Result: ...
+    def query(
+        self,
+        collection: CollectionBatch | Array | Sequence[Item] | Item,
+        k: int = 10,
+        **options: Unpack[QueryOptions],
+    ) -> Result | list[Result]:
+        """Find the `k` nearest collections, or all if there are fewer.
 
-    @classmethod
-    def build(
-        cls,
-        set_encoder: SetEncoder,
-        collections: Sequence[Array | Sequence[Item]],
-        ids: Sequence[Name],
-        labels: Sequence[Name | None] | None = None,
-        metadata: Sequence[dict[str, Any] | None] | None = None,
-    ) -> CollectionIndex:
-        """Embed collections of items and index them under unique ids.
+        Of one collection of items, of one item, or of each collection of a batch. Options are
+        those of the class.
 
         Raises:
-            InputError: ids repeat, the lengths differ, or the encoder refuses a collection.
+            InputError: the index has no set encoder, that refuses the collection, or an option is
+                wrong.
         """
-        columns = read_columns(len(collections), ids, labels, metadata)
-        embeddings = read_embeddings(set_encoder.encode_collections(collections))
-        return cls(embeddings, *columns, set_encoder, set_encoder.fingerprint)
+        if isinstance(collection, CollectionBatch):
+            return self.query_many(collection, k, **options)
+        items: Any = [collection] if self._encoder().is_item(collection) else collection
+        return self.query_many([items], k, **of_one(options))[0]
 
-    @classmethod
-    def from_embeddings(
-        cls,
-        embeddings: Tensor | ArrayLike,
-        ids: Sequence[Name],
-        labels: Sequence[Name | None] | None = None,
-        metadata: Sequence[dict[str, Any] | None] | None = None,
+    def query_many(
+        self,
+        collections: Collections,
+        k: int = 10,
+        **options: Unpack[QueryOptions],
+    ) -> list[Result]:
+        """Find the `k` nearest collections of each collection of items; as `query`."""
+        members = self._encoder().encode_members(collections)
+        return self._answer_members(members, self._question(len(members), k, options))
+
+    def query_embeddings(
+        self,
+        embeddings: CollectionBatch | Tensor | ArrayLike,
+        k: int = 10,
         *,
         fingerprint: str | None = None,
-    ) -> CollectionIndex:
-        """Index vectors from anywhere, one for each collection; kept in float32.
+        **options: Unpack[QueryOptions],
+    ) -> Result | list[Result]:
+        """Find the nearest collections of items embedded by the model `fingerprint`; as `query`.
 
         Raises:
-            InputError: ids repeat, the lengths differ, or a vector is not finite.
+            InputError: the vectors are of another model or dimension, or as `query`.
         """
-        vectors = read_embeddings(embeddings)
-        columns = read_columns(len(vectors), ids, labels, metadata)
-        return cls(vectors, *columns, None, fingerprint)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __repr__(self) -> str:
-        return f"CollectionIndex({len(self)} collections of dimension {self.dim})"
-
-    @property
-    def dim(self) -> int:
-        """Dimension of the embeddings."""
-        return int(self.embeddings.shape[1])
-
-    def query(self, collection: Array | Sequence[Item] | Item, k: int = 10) -> list[Match]:
-        """Find the `k` nearest collections, or all if there are fewer, of one collection of items.
-
-        Raises:
-            InputError: the index has no set encoder, or that refuses the collection.
-        """
-        if self.set_encoder is None:
+        self._check_fingerprint(fingerprint)
+        if isinstance(embeddings, CollectionBatch):
+            members = self._read_members(embeddings)
+            question = self._question(len(members), k, options)
+            return self._answer_members(members, question)
+        array = torch.from_numpy(read_array(embeddings))
+        if array.ndim != 2 or not len(array):
             raise InputError(
-                f"This index was built from bare vectors and has no model to embed items with: "
-                f"use query_vector with a vector of dimension {self.dim}."
+                f"The items of a query must be [items, {self.engine.member_dim}]; found shape "
+                f"{tuple(array.shape)}."
             )
-        items: Any = [collection] if self.set_encoder.is_item(collection) else collection
-        return self._search(self.set_encoder.encode_collections([items]), k)
+        members = self._read_members(CollectionBatch(array, torch.tensor([0, len(array)])))
+        question = self._question(1, k, of_one(options))
+        return self._answer_members(members, question)[0]
 
     def query_vector(
-        self, vector: Tensor | ArrayLike, k: int = 10, *, fingerprint: str | None = None
-    ) -> list[Match]:
-        """Find the `k` nearest collections of a vector that the model `fingerprint` gave.
+        self,
+        vector: Tensor | ArrayLike,
+        k: int = 10,
+        *,
+        fingerprint: str | None = None,
+        **options: Unpack[QueryOptions],
+    ) -> Result:
+        """Find the nearest collections of the embedding of one, by the model `fingerprint`.
 
         Raises:
             InputError: the vector is of another model or dimension, or not finite.
         """
-        if fingerprint != self.fingerprint:
-            raise InputError(
-                f"The vector is of model {fingerprint}, but the index holds vectors of model "
-                f"{self.fingerprint}: embed the query with that model and pass its fingerprint."
-            )
+        self._check_fingerprint(fingerprint)
         array = read_array(vector)
         if array.shape != (self.dim,):
             raise InputError(
                 f"The query has shape {array.shape}, but the index takes one vector of "
                 f"dimension {self.dim}."
             )
-        return self._search(torch.from_numpy(array[None]), k)
+        question = self._question(1, k, of_one(options))
+        return self._answer(array[None], None, question)[0]
 
-    def _search(self, vector: Float[Tensor, "1 dim"], k: int) -> list[Match]:
-        if k < 1:
-            raise InputError(f"k must be at least 1, not {k}.")
-        bank = torch.from_numpy(self.embeddings)
-        scores, places = top_k(vector, bank, min(k, len(self)), metric="euclidean")
-        return [
-            Match(self.ids[place], score, self.labels[place], self.metadata[place])
-            for score, place in zip(scores[0].tolist(), places[0].tolist(), strict=True)
-        ]
-
-    def save(self, directory: str | Path) -> None:
-        """Write the index as one directory, or replace one, so that a kill leaves the old or new.
+    def neighbours(self, id: Name, k: int = 10, **options: Unpack[QueryOptions]) -> Result:
+        """Find the nearest of a collection of the index, which is left out itself; as `query`.
 
         Raises:
-            InputError: the directory holds something else than an index, or cannot be written.
+            InputError: it is not there, or as `query`.
         """
-        rows = {"ids": self.ids, "labels": self.labels, "metadata": self.metadata}
-        contents = Contents(self.embeddings, rows, self.set_encoder, self.fingerprint)
-        write_index(Path(directory), contents)
+        record = self.engine.fetch([id])
+        left_out = of_one(options).get("exclude") or [[]]
+        members = None
+        if len(record.members):
+            offsets = torch.from_numpy(record.offsets)
+            members = CollectionBatch(torch.from_numpy(record.members), offsets)
+        asked: QueryOptions = {**options, "exclude": [[id, *left_out[0]]]}
+        question = self._question(1, k, asked)
+        return self._answer(record.vectors, members, question)[0]
 
-    @classmethod
-    def open(cls, directory: str | Path) -> CollectionIndex:
-        """Open a saved index; its vectors are mapped, not loaded.
+    def certify(
+        self,
+        pools: Mapping[Name, Array | Sequence[Item]] | None = None,
+        max_size: int = certificates.LARGEST_SIZE,
+    ) -> IndexCertificate:
+        """Bound the error of random draws from the labels, and keep that until the index changes.
+
+        `pools` are held-out items of each label (of each id, for collections without a label);
+        without them the pool of a label are the items of its collections but for one.
 
         Raises:
-            InputError: there is no index, it is of another schema, or a file is damaged.
+            InputError: the index does not hold plain centroids, or its labels or pools do not
+                allow it; see `setrep.retrieval.certificate.certify`.
         """
-        found = read_index(Path(directory))
-        rows = found.rows
-        columns = read_columns(len(found.embeddings), rows["ids"], rows["labels"], rows["metadata"])
-        return cls(found.embeddings, *columns, found.set_encoder, found.fingerprint)
+        if not self._holds_centroids:
+            raise InputError(
+                "Certificates are proved for the nearest centroid only, and this index holds "
+                "other embeddings of collections."
+            )
+        items = None
+        if pools is not None:
+            members = self._encoder().encode_members(list(pools.values()))
+            parts = torch.split(members.values, members.sizes.tolist())
+            items = dict(zip(pools, parts, strict=True))
+        found = certificates.certify(self.engine.iterate(), items, max_size)
+        self.engine.annotate(certificates.to_note(found))
+        return found
 
+    @property
+    def certificate(self) -> IndexCertificate | str:
+        """What `certify` found, or why there is nothing."""
+        if not self._holds_centroids:
+            return "it is proved for the nearest centroid only; this index holds other embeddings"
+        return certificates.from_note(self.engine.note)
 
-def read_array(values: Tensor | ArrayLike) -> NDArray[np.float32]:
-    """Copy numbers into float32 and refuse those that cannot be searched."""
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().float().numpy()
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiu":
-        raise InputError(f"Vectors must hold real numbers, not {array.dtype}.")
-    if not bool((np.abs(array) < LARGEST_VALUE).all()):  # false for NaN, too
-        raise InputError(f"The vectors hold NaN, infinity or values beyond {LARGEST_VALUE:g}.")
-    return np.array(array, dtype=np.float32)
+    @property
+    def _holds_centroids(self) -> bool:
+        """Whether the embeddings of collections are the means of their members', untouched."""
+        if self.set_encoder is None:
+            return False
+        config = self.set_encoder.aggregator_config
+        return config.name == "centroid" and not config.normalize
 
+    def _question(self, count: int, k: int, options: QueryOptions) -> Question:
+        """Check what is asked."""
+        unknown = set(options) - set(QueryOptions.__annotations__)
+        if unknown:
+            raise TypeError(f"a query got an unexpected keyword argument {unknown.pop()!r}")
+        num_candidates = options.get("num_candidates", 100)
+        if k < 1 or num_candidates < 1:
+            what, number = ("k", k) if k < 1 else ("num_candidates", num_candidates)
+            raise InputError(f"{what} must be at least 1, not {number}.")
+        rerank = options.get("rerank")
+        if rerank is not None:
+            find_distance(rerank)
+        exclude = options.get("exclude") or [[]] * count
+        if len(exclude) != count:
+            raise InputError(f"There are {count} queries, but {len(exclude)} lists to exclude.")
+        left_out = [frozenset(of) for of in exclude]
+        with_items = options.get("matched_items", True)
+        where = where_of(options.get("filter"))
+        return Question(k, where, left_out, rerank, num_candidates, with_items)
 
-def read_embeddings(values: Tensor | ArrayLike) -> Float[NDArray[np.float32], "collection dim"]:
-    """Copy the vectors of an index."""
-    array = read_array(values)
-    if array.ndim != 2 or array.size == 0:
-        raise InputError(
-            f"An index needs vectors of shape [collections, dimensions], at least one; "
-            f"found shape {array.shape}."
-        )
-    return array
+    def _answer_members(self, members: CollectionBatch, question: Question) -> list[Result]:
+        assert self.set_encoder is not None
+        return self._answer(self.set_encoder.aggregate(members).numpy(), members, question)
 
+    def _answer(
+        self, vectors: Vectors, members: CollectionBatch | None, question: Question
+    ) -> list[Result]:
+        if not bool((abs(vectors) < LARGEST_VALUE).all()):
+            raise InputError("The embedding of the query is not finite, or too large to compare.")
+        is_mean = self._holds_centroids
+        results = answer(self.engine, vectors, members, question, is_mean=is_mean)
+        return certified(results, self.certificate, self._why_not(question))
 
-def read_columns(
-    count: int,
-    ids: Sequence[Name],
-    labels: Sequence[Name | None] | None,
-    metadata: Sequence[dict[str, Any] | None] | None,
-) -> tuple[tuple[Name, ...], tuple[Name | None, ...], tuple[dict[str, Any] | None, ...]]:
-    """Check ids, labels and metadata: one of each for every collection, ids unique."""
-    labels = [None] * count if labels is None else labels
-    metadata = [None] * count if metadata is None else metadata
-    for what, column in (("ids", ids), ("labels", labels), ("metadata", metadata)):
-        if len(column) != count:
-            raise InputError(f"There are {count} collections, but {len(column)} {what}.")
-    names = tuple(read_name("An id", name) for name in ids)
-    seen: set[Name] = set()
-    for name in names:
-        if name in seen:
-            raise InputError(f"The id {name!r} is given twice; ids must be unique.")
-        seen.add(name)
-    of_labels = tuple(None if label is None else read_name("A label", label) for label in labels)
-    return names, of_labels, tuple(read_metadata(entry) for entry in metadata)
-
-
-def read_name(what: str, name: object) -> Name:
-    """Return an id or label as a plain string or integer."""
-    if isinstance(name, str):
-        return str(name)
-    if isinstance(name, int | np.integer) and not isinstance(name, bool):
-        return int(name)
-    raise InputError(f"{what} must be a string or an integer, not {name!r}.")
-
-
-def read_metadata(entry: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return metadata as JSON gives them back, so that saving changes nothing."""
-    if entry is None:
+    def _why_not(self, question: Question) -> str | None:
+        """Say why the certificate is not of this question, if it is not."""
+        if question.rerank is not None:
+            return "it is proved for the nearest centroid only, not for re-ranking"
+        if question.where is not None or any(question.exclude):
+            return "it is of the whole index, not of a part of it"
+        if not self.engine.is_exact:
+            return "it is proved for exact search, and this index is searched approximately"
         return None
-    if not isinstance(entry, dict):
-        raise InputError(f"Metadata of a collection must be a dict, not {type(entry).__name__}.")
-    try:
-        return dict(json.loads(json.dumps(entry, allow_nan=False)))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(f"Metadata of a collection must be JSON: {error}.") from error
+
+
+def of_one(options: QueryOptions) -> QueryOptions:
+    """Return the options of a list of one query: what to exclude is an id or ids of it."""
+    left_out = options.get("exclude")
+    if left_out is None:
+        return options
+    return {**options, "exclude": [[left_out] if isinstance(left_out, str | int) else left_out]}

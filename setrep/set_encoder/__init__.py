@@ -2,5 +2,6 @@
 
 from setrep.set_encoder.encoder import SetEncoder
 from setrep.set_encoder.items import Item
+from setrep.set_encoder.vectors import vector_set_encoder
 
-__all__ = ["Item", "SetEncoder"]
+__all__ = ["Item", "SetEncoder", "vector_set_encoder"]

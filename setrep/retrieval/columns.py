@@ -1,0 +1,147 @@
+"""What is told of collections beside their items: ids, labels, metadata and names of items."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from setrep.errors import InputError
+from setrep.index.metric import LARGEST_VALUE
+from setrep.index.records import Name, Payload, Where
+
+METADATA = "metadata."  # before the names of metadata, to keep them apart from the label
+
+
+class Columns(NamedTuple):
+    """One entry for each collection."""
+
+    ids: tuple[Name, ...]
+    payloads: tuple[Payload, ...]
+
+
+def read_columns(
+    count: int,
+    ids: Sequence[Name],
+    labels: Sequence[Name | None] | None,
+    metadata: Sequence[dict[str, Any] | None] | None,
+    sources: Sequence[Sequence[str]] | None = None,
+) -> Columns:
+    """Check what is told of collections: one of each for every one, ids unique.
+
+    Raises:
+        InputError: lengths differ, an id is given twice, or something is of another type.
+    """
+    labels = [None] * count if labels is None else labels
+    metadata = [None] * count if metadata is None else metadata
+    sources = [()] * count if sources is None else sources
+    given = {"ids": ids, "labels": labels, "metadata": metadata, "sources": sources}
+    for what, column in given.items():
+        if len(column) != count:
+            raise InputError(f"There are {count} collections, but {len(column)} {what}.")
+    names = tuple(read_name("An id", name) for name in ids)
+    seen: set[Name] = set()
+    for name in names:
+        if name in seen:
+            raise InputError(f"The id {name!r} is given twice; ids must be unique.")
+        seen.add(name)
+    return Columns(names, tuple(map(payload_of, labels, metadata, sources)))
+
+
+def payload_of(
+    label: Name | None, metadata: dict[str, Any] | None, sources: Sequence[str]
+) -> Payload:
+    """Return what an engine keeps of a collection beside its vectors."""
+    payload: Payload = {"label": None if label is None else read_name("A label", label)}
+    payload |= {f"{METADATA}{name}": value for name, value in read_metadata(metadata).items()}
+    if sources:
+        payload["sources"] = [str(source) for source in sources]
+    return payload
+
+
+def metadata_of(payload: Payload) -> dict[str, Any]:
+    """Return the metadata in a payload."""
+    return {
+        name.removeprefix(METADATA): value
+        for name, value in payload.items()
+        if name.startswith(METADATA)
+    }
+
+
+def sources_of(collection: object) -> tuple[str, ...]:
+    """Return the paths of a collection of files, in order, and nothing of other collections."""
+    if not isinstance(collection, Sequence) or not all(
+        isinstance(item, str | Path) for item in collection
+    ):
+        return ()
+    return tuple(str(item) for item in collection)
+
+
+def where_of(filter: Mapping[str, Any] | None) -> Where | None:
+    """Turn a filter on the label and on metadata, by a value or a list of values, into an engine's.
+
+    Raises:
+        InputError: the filter is no mapping of names.
+    """
+    if filter is None:
+        return None
+    if not isinstance(filter, Mapping) or not all(isinstance(name, str) for name in filter):
+        raise InputError(
+            f"A filter must be a dict from 'label' or a name of metadata to values, not {filter!r}."
+        )
+    return {
+        name if name == "label" else f"{METADATA}{name}": list(allowed)
+        if isinstance(allowed, list | tuple | set | frozenset)
+        else [allowed]
+        for name, allowed in filter.items()
+    }
+
+
+def read_name(what: str, name: object) -> Name:
+    """Return an id or label as a plain string or integer."""
+    if isinstance(name, str):
+        return str(name)
+    if isinstance(name, int | np.integer) and not isinstance(name, bool):
+        return int(name)
+    raise InputError(f"{what} must be a string or an integer, not {name!r}.")
+
+
+def read_metadata(entry: dict[str, Any] | None) -> dict[str, Any]:
+    """Return metadata as JSON gives them back, so that saving changes nothing."""
+    if entry is None:
+        return {}
+    if not isinstance(entry, dict):
+        raise InputError(f"Metadata of a collection must be a dict, not {type(entry).__name__}.")
+    try:
+        return dict(json.loads(json.dumps(entry, allow_nan=False)))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"Metadata of a collection must be JSON: {error}.") from error
+
+
+def read_array(values: Tensor | ArrayLike) -> NDArray[np.float32]:
+    """Copy numbers into float32 and refuse those that cannot be searched."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu().float().numpy()
+    array = np.asarray(values)
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"Vectors must hold real numbers, not {array.dtype}.")
+    if not bool((np.abs(array) < LARGEST_VALUE).all()):  # false for NaN, too
+        raise InputError(f"The vectors hold NaN, infinity or values beyond {LARGEST_VALUE:g}.")
+    return np.array(array, dtype=np.float32)
+
+
+def read_embeddings(values: Tensor | ArrayLike) -> Float[NDArray[np.float32], "collection dim"]:
+    """Copy the vectors of collections."""
+    array = read_array(values)
+    if array.ndim != 2 or array.size == 0:
+        raise InputError(
+            f"An index needs vectors of shape [collections, dimensions], at least one; "
+            f"found shape {array.shape}."
+        )
+    return array

@@ -1,0 +1,154 @@
+"""Set distances between a query and the members of collections: re-ranking, and what it can skip.
+
+The distance of two centroids is no larger than the Wasserstein distance of their collections (of
+order 1, and so of any higher order). So collections whose centroid is farther than the k-th best
+transport found need not be measured, and the answer is exact.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import torch
+
+from setrep.collection import CollectionBatch
+from setrep.errors import InputError, nearest
+from setrep.index.engine import Engine, Found
+from setrep.index.records import Name, Records
+from setrep.retrieval.results import ItemMatch
+from setrep.set_distances import SET_DISTANCES, SetDistance
+from setrep.set_distances.nearest import nearest as nearest_items
+
+AT_ONCE = 16  # collections measured before the bound is asked again
+ROUNDING = 1e-5  # that float32 centroids may be off, in units of their items
+
+
+def find_distance(name: str) -> SetDistance:
+    """Return a set distance by its name.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in SET_DISTANCES:
+        known = list(SET_DISTANCES)
+        raise InputError(
+            f"Unknown set distance '{name}'.{nearest(name, known)} Choose from: {', '.join(known)}."
+        )
+    return SET_DISTANCES[name]
+
+
+def measure(query: CollectionBatch, records: Records, distance: SetDistance) -> list[float]:
+    """Score collections against one query by a set distance; larger is better."""
+    if not len(records):
+        return []
+    batch = members_of(records)
+    many = query.select([0] * len(batch))
+    values = distance.function(many, batch)
+    scores: list[float] = (values if distance.is_similarity else -values).tolist()
+    return scores
+
+
+def members_of(records: Records) -> CollectionBatch:
+    """Return the members of collections.
+
+    Raises:
+        InputError: a collection has none.
+    """
+    sizes = np.diff(records.offsets)
+    if len(sizes) and sizes.min() == 0:
+        name = records.ids[int(sizes.argmin())]
+        raise InputError(
+            f"Collection {name!r} has no members to compare: it was added as a vector. "
+            f"Query without re-ranking."
+        )
+    return CollectionBatch(torch.from_numpy(records.members), torch.from_numpy(records.offsets))
+
+
+def rank(scores: dict[Name, float], k: int) -> Found:
+    """Return the best; of equal scores the one that was measured first."""
+    return sorted(scores.items(), key=lambda pair: -pair[1])[:k]
+
+
+def rerank_candidates(
+    engine: Engine, query: CollectionBatch, candidates: Found, distance: SetDistance, k: int
+) -> tuple[Found, int]:
+    """Return the `k` best of the candidates by a set distance, and how many were measured."""
+    names = [name for name, _ in candidates]
+    scores = measure(query, engine.fetch(names), distance)
+    return rank(dict(zip(names, scores, strict=True)), k), len(names)
+
+
+def nearest_by_transport(
+    engine: Engine,
+    query: CollectionBatch,
+    ascending: Callable[[int], Found],
+    distance: SetDistance,
+    k: int,
+) -> tuple[Found, int]:
+    """Return the `k` nearest of the index by a transport distance, and how many were measured.
+
+    `ascending(count)` returns so many collections by rising distance of the centroids.
+    """
+    scores: dict[Name, float] = {}
+    scale = float(torch.linalg.vector_norm(query.values, dim=1).max())
+    for some in in_parts(ascending, k):
+        if len(scores) >= k:
+            kth = -rank(scores, k)[-1][1]
+            some = [(name, score) for name, score in some if may_be_nearer(score, kth, scale)]
+            if not some:
+                break
+        records = engine.fetch([name for name, _ in some])
+        scores |= zip(records.ids, measure(query, records, distance), strict=True)
+    return rank(scores, k), len(scores)
+
+
+def may_be_nearer(score: float, kth: float, scale: float) -> bool:
+    """Say whether a collection of this centroid score may be at `kth` or nearer.
+
+    `scale` is the length of the longest item of the query.
+    """
+    distance = math.sqrt(max(0.0, -score))
+    return distance - ROUNDING * (2 * scale + distance) <= kth
+
+
+def in_parts(ascending: Callable[[int], Found], k: int) -> Iterator[Found]:
+    """Return ever more collections by rising distance of the centroids, some at a time."""
+    done, wanted = 0, max(4 * k, 4 * AT_ONCE)
+    while True:
+        found = ascending(wanted)
+        for start in range(done, len(found), AT_ONCE):
+            yield found[start : start + AT_ONCE]
+        if len(found) < wanted:
+            return
+        done, wanted = len(found), 4 * wanted
+
+
+def match_items(
+    queries: CollectionBatch, records: Records, rows: Sequence[Sequence[int]]
+) -> list[list[tuple[ItemMatch, ...]]]:
+    """Return for each query, and each of its rows of records, the member nearest to each item.
+
+    A collection without members has none.
+    """
+    sizes = np.diff(records.offsets)
+    found: list[list[tuple[ItemMatch, ...]]] = [[()] * len(of) for of in rows]
+    pairs = [(i, j, row) for i, of in enumerate(rows) for j, row in enumerate(of) if sizes[row]]
+    if not pairs:
+        return found
+    x = queries.select([i for i, _, _ in pairs])
+    batch = CollectionBatch(
+        torch.from_numpy(records.members), torch.from_numpy(records.offsets), allow_empty=True
+    )
+    y = batch.select([row for _, _, row in pairs])
+    where = nearest_items(x, y)
+    similarity = -(x.values.double() - y.values.double()[where]).square().sum(1).float()
+    members = (where - y.offsets[:-1][x.index]).tolist()
+    scores, ends = (similarity + 0.0).tolist(), x.offsets.tolist()
+    for (i, j, _), start, end in zip(pairs, ends, ends[1:], strict=False):
+        found[i][j] = tuple(
+            ItemMatch(item, *pair)
+            for item, pair in enumerate(zip(members[start:end], scores[start:end], strict=True))
+        )
+    return found

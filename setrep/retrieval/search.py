@@ -1,0 +1,200 @@
+"""How a query is answered: the nearest embeddings, re-ranked or not, and what is told of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from setrep.collection import CollectionBatch
+from setrep.errors import InputError
+from setrep.index.engine import Engine, Found
+from setrep.index.records import Name, Payload, Records, Where
+from setrep.retrieval.certificate import IndexCertificate
+from setrep.retrieval.columns import metadata_of
+from setrep.retrieval.rerank import (
+    find_distance,
+    match_items,
+    nearest_by_transport,
+    rerank_candidates,
+)
+from setrep.retrieval.results import ItemMatch, Match, Result
+
+Vectors = Float[NDArray[np.float32], "query dim"]
+TRANSPORTS = ("wasserstein",)  # no smaller than the distance of centroids
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of an index, of all queries alike but for what they leave out."""
+
+    k: int
+    where: Where | None
+    exclude: Sequence[frozenset[Name]]
+    rerank: str | None = None
+    num_candidates: int = 100
+    with_items: bool = True
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The best of one query, with spare ones beyond the k-th."""
+
+    found: Found
+    num_measured: int | None
+    is_exact: bool
+
+
+def answer(
+    engine: Engine,
+    vectors: Vectors,
+    members: CollectionBatch | None,
+    question: Question,
+    *,
+    is_mean: bool,
+) -> list[Result]:
+    """Answer queries; `is_mean` says whether the index holds centroids, untouched."""
+    if question.rerank is None:
+        answers = nearest(engine, vectors, question)
+    else:
+        if members is None:
+            raise InputError("A vector has no items to re-rank by: query with a collection.")
+        answers = [
+            reranked(engine, vectors[[i]], members.select([i]), replace_query(question, i), is_mean)
+            for i in range(len(vectors))
+        ]
+    sizes = [None] * len(vectors) if members is None else members.sizes.tolist()
+    records = look_up(engine, answers, question)
+    results = [
+        Result((), size, margin(of, payloads_of(records)), None, "", of.num_measured, of.is_exact)
+        for of, size in zip(answers, sizes, strict=True)
+    ]
+    matches = describe(records, answers, members, question)
+    return [replace(result, matches=of) for result, of in zip(results, matches, strict=True)]
+
+
+def replace_query(question: Question, place: int) -> Question:
+    """Return the question of one of several queries."""
+    return replace(question, exclude=[question.exclude[place]])
+
+
+def nearest(engine: Engine, vectors: Vectors, question: Question) -> list[Answer]:
+    """Return the nearest of each query: k, and as many more as it takes to see another label."""
+    found = without(engine, vectors, question.k + 1, question)
+    answers = [Answer(of, None, engine.is_exact) for of in found]
+    payloads = payloads_of(look_up(engine, answers, replace(question, with_items=False)))
+    for i, of in enumerate(answers):
+        wanted = question.k + 1
+        while len(of.found) >= wanted and margin(of, payloads) is None:
+            wanted *= 4
+            more = without(engine, vectors[[i]], wanted, replace_query(question, i))[0]
+            of = answers[i] = Answer(more, None, engine.is_exact)
+            missing = [name for name, _ in more if name not in payloads]
+            rest = engine.fetch(missing, with_members=False)
+            payloads |= zip(rest.ids, rest.payloads, strict=True)
+    return answers
+
+
+def without(engine: Engine, vectors: Vectors, count: int, question: Question) -> list[Found]:
+    """Return the `count` nearest of each query but for what it leaves out."""
+    spare = max((len(of) for of in question.exclude), default=0)
+    found = engine.search(vectors, count + spare, where=question.where)
+    return [
+        [pair for pair in of if pair[0] not in gone][:count]
+        for of, gone in zip(found, question.exclude, strict=True)
+    ]
+
+
+def reranked(
+    engine: Engine, vector: Vectors, query: CollectionBatch, question: Question, is_mean: bool
+) -> Answer:
+    """Return the best of one query by a set distance."""
+    assert question.rerank is not None
+    distance = find_distance(question.rerank)
+
+    def ascending(count: int) -> Found:
+        return without(engine, vector, count, question)[0]
+
+    if question.rerank in TRANSPORTS and is_mean:
+        found, count = nearest_by_transport(engine, query, ascending, distance, question.k)
+        return Answer(found, count, engine.is_exact)
+    candidates = ascending(max(question.k, question.num_candidates))
+    found, count = rerank_candidates(engine, query, candidates, distance, question.k)
+    is_all = question.where is None and count + len(question.exclude[0]) >= engine.count()
+    return Answer(found, count, is_all or len(candidates) < question.num_candidates)
+
+
+def look_up(engine: Engine, answers: Sequence[Answer], question: Question) -> Records:
+    """Return what is kept of the collections that were found, each once."""
+    names = list(dict.fromkeys(name for of in answers for name, _ in of.found))
+    return engine.fetch(names, with_members=question.with_items)
+
+
+def payloads_of(records: Records) -> dict[Name, Payload]:
+    """Return what is told of each collection."""
+    return dict(zip(records.ids, records.payloads, strict=True))
+
+
+def margin(of: Answer, payloads: dict[Name, Payload]) -> float | None:
+    """Return how far the first is ahead of the best of another label, or none if there is none."""
+    kinds = [label_or_id(name, payloads[name]) for name, _ in of.found]
+    for kind, (_, score) in zip(kinds, of.found, strict=True):
+        if kind != kinds[0]:
+            return of.found[0][1] - score
+    return None
+
+
+def label_or_id(name: Name, payload: Payload) -> tuple[bool, Name]:
+    """Return what a collection counts as: its label, or itself where it has none."""
+    label = payload["label"]
+    return (False, name) if label is None else (True, label)
+
+
+def describe(
+    records: Records,
+    answers: Sequence[Answer],
+    members: CollectionBatch | None,
+    question: Question,
+) -> list[tuple[Match, ...]]:
+    """Return the matches of each query."""
+    row_of = {name: row for row, name in enumerate(records.ids)}
+    rows = [[row_of[name] for name, _ in of.found[: question.k]] for of in answers]
+    if members is None or not question.with_items:
+        items: list[list[tuple[ItemMatch, ...]]] = [[()] * len(of) for of in rows]
+    else:
+        items = match_items(members, records, rows)
+    return [
+        tuple(
+            Match(
+                name,
+                score,
+                records.payloads[row]["label"],
+                metadata_of(records.payloads[row]),
+                matched,
+                tuple(records.payloads[row].get("sources", ())),
+            )
+            for (name, score), row, matched in zip(of.found, of_rows, of_items, strict=False)
+        )
+        for of, of_rows, of_items in zip(answers, rows, items, strict=True)
+    ]
+
+
+def certified(
+    results: Sequence[Result], certificate: IndexCertificate | str, why_not: str | None
+) -> list[Result]:
+    """Add to each result what the certificate of the index says of its size of query."""
+    if why_not is not None:
+        return [replace(result, delta_note=why_not) for result in results]
+    if isinstance(certificate, str):
+        return [replace(result, delta_note=certificate) for result in results]
+    return [
+        replace(
+            result,
+            delta=None if result.num_items is None else certificate.delta(result.num_items),
+            delta_note=certificate.explain(result.num_items),
+        )
+        for result in results
+    ]

@@ -1,0 +1,299 @@
+"""Collections with the set encoder that embedded them: kept, changed, saved and opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from setrep.collection import CollectionBatch
+from setrep.errors import InputError
+from setrep.index import places
+from setrep.index.door import create_engine, open_engine
+from setrep.index.engine import Engine
+from setrep.index.local import MemoryEngine
+from setrep.index.records import Name, Records
+from setrep.retrieval.columns import (
+    Columns,
+    read_array,
+    read_columns,
+    read_embeddings,
+    sources_of,
+)
+from setrep.retrieval.model import Origin, from_attachments, to_attachments
+from setrep.set_encoder import Item, SetEncoder, vector_set_encoder
+from setrep.set_encoder.items import Array
+
+Labels = Sequence[Name | None] | None
+Metadata = Sequence[dict[str, Any] | None] | None
+Collections = CollectionBatch | Sequence[Array | Sequence[Item]]
+
+
+class CollectionStore:
+    """Keep collections, by an engine: all of `CollectionIndex` but its queries."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        set_encoder: SetEncoder | None = None,
+        origin: Origin | None = None,
+        address: str | None = None,
+    ) -> None:
+        self.engine, self.set_encoder, self.address = engine, set_encoder, address
+        self.origin = Origin() if origin is None else origin
+
+    @classmethod
+    def build(
+        cls,
+        set_encoder: SetEncoder,
+        collections: Collections,
+        ids: Sequence[Name],
+        labels: Labels = None,
+        metadata: Metadata = None,
+    ) -> Self:
+        """Embed collections of items and index them under unique ids.
+
+        Raises:
+            InputError: ids repeat, the lengths differ, or the encoder refuses a collection.
+        """
+        index = cls.create(None, set_encoder)
+        index.add(collections, ids, labels, metadata)
+        return index
+
+    @classmethod
+    def from_embeddings(
+        cls,
+        embeddings: Tensor | ArrayLike | CollectionBatch,
+        ids: Sequence[Name],
+        labels: Labels = None,
+        metadata: Metadata = None,
+        *,
+        fingerprint: str | None = None,
+    ) -> Self:
+        """Index vectors from anywhere: one for each collection, or a batch of those of its items.
+
+        Of a batch the collections' embeddings are the centroids, and the members are kept.
+        `fingerprint` names the model that they are from.
+
+        Raises:
+            InputError: ids repeat, the lengths differ, or a vector is not finite.
+        """
+        set_encoder = None
+        if isinstance(embeddings, CollectionBatch):
+            set_encoder = vector_set_encoder(embeddings.values.shape[1])
+            dim = set_encoder.dim
+        else:
+            embeddings = read_embeddings(embeddings)
+            dim = embeddings.shape[1]
+        made_by = None if set_encoder is None else set_encoder.fingerprint
+        index = cls(MemoryEngine(dim, dim), set_encoder, Origin(fingerprint, made_by))
+        index.add_embeddings(embeddings, ids, labels, metadata, fingerprint=fingerprint)
+        return index
+
+    @classmethod
+    def create(
+        cls, address: str | Path | None, set_encoder: SetEncoder, *, root: str | Path | None = None
+    ) -> Self:
+        """Begin an empty index at an address, in memory without one.
+
+        Raises:
+        InputError: there is something at the address, or it cannot be written.
+        """
+        fingerprint = set_encoder.fingerprint
+        origin = Origin(fingerprint, fingerprint, None if root is None else str(root))
+        dims = set_encoder.dim_out, set_encoder.dim
+        if address is None:
+            return cls(MemoryEngine(*dims), set_encoder, origin)
+        files = to_attachments(origin, set_encoder)
+        engine = create_engine(address, *dims, attachments=files)
+        return cls(engine, set_encoder, origin, str(address))
+
+    @classmethod
+    def open(cls, address: str | Path) -> Self:
+        """Open an index: a directory, `faiss:DIR` or `milvus:URI`; a directory is mapped.
+
+        Raises:
+            InputError: there is no index, it is of another schema, or a file is damaged.
+        """
+        engine = open_engine(address)
+        try:
+            origin, set_encoder = from_attachments(engine, str(address))
+        except BaseException:
+            engine.close()
+            raise
+        return cls(engine, set_encoder, origin, str(address))
+
+    def save(self, address: str | Path) -> None:
+        """Write the index to an address, or in place of one there, in one move.
+
+        Raises:
+            InputError: there is something else than an index, or it cannot be written.
+        """
+        if self.address is not None and places.is_same(self.address, address):
+            return  # every change is there already
+        built = places.building(address)
+        places.refuse(address)
+        places.discard(built)
+        files = to_attachments(self.origin, self.set_encoder)
+        dims = self.engine.dim, self.engine.member_dim
+        with create_engine(built, *dims, attachments=files) as engine:
+            for records in self.engine.iterate(100_000):
+                engine.add(records)
+            if self.engine.note is not None:
+                engine.annotate(self.engine.note)
+        places.publish(built, address)
+
+    def close(self) -> None:
+        """Let go of files and connections, and let another process write."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return self.engine.count()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self)} collections of dimension {self.dim})"
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the embeddings of collections."""
+        return self.engine.dim
+
+    @property
+    def ids(self) -> tuple[Name, ...]:
+        """All ids, in the order that they were added."""
+        return tuple(self.engine.ids())
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Fingerprint of the model that the vectors are from, where it is known."""
+        return self.origin.fingerprint
+
+    def add(
+        self,
+        collections: Collections,
+        ids: Sequence[Name],
+        labels: Labels = None,
+        metadata: Metadata = None,
+        *,
+        sources: Sequence[Sequence[str]] | None = None,
+    ) -> None:
+        """Embed collections of items and index them, all of them or on an error none.
+
+        `sources` names the items of each; of paths they are the paths.
+
+        Raises:
+            InputError: an id is there already or repeats, the lengths differ, the encoder refuses
+                a collection, or another process writes.
+        """
+        if sources is None and not isinstance(collections, CollectionBatch):
+            sources = [sources_of(collection) for collection in collections]
+        columns = read_columns(len(collections), ids, labels, metadata, sources)
+        self.engine.add(self.embed(collections, columns))
+
+    def embed(self, collections: Collections, columns: Columns) -> Records:
+        """Embed collections of items, to be kept by the engine."""
+        return self._records(self._encoder().encode_members(collections), columns)
+
+    def add_embeddings(
+        self,
+        embeddings: Tensor | ArrayLike | CollectionBatch,
+        ids: Sequence[Name],
+        labels: Labels = None,
+        metadata: Metadata = None,
+        *,
+        fingerprint: str | None = None,
+    ) -> None:
+        """Index vectors of collections, or a batch of those of their items, that a model made.
+
+        Raises:
+            InputError: they are of another model or dimension, or as `add`.
+        """
+        self._check_fingerprint(fingerprint)
+        columns = read_columns(len(embeddings), ids, labels, metadata)  # type: ignore[arg-type]
+        if isinstance(embeddings, CollectionBatch):
+            self.engine.add(self._records(self._read_members(embeddings), columns))
+            return
+        vectors = read_embeddings(embeddings)
+        nothing = np.zeros((0, self.engine.member_dim), np.float32)
+        offsets = np.zeros(len(vectors) + 1, np.int64)
+        self.engine.add(Records(columns.ids, vectors, nothing, offsets, columns.payloads))
+
+    def update(self, id: Name, items: Array | Sequence[Item]) -> None:
+        """Add items to a collection: its embedding becomes that of all its members.
+
+        It is computed from the members kept, so that it is the same as if they had come together.
+
+        Raises:
+            InputError: there is no such collection, it has no members, or as `add`.
+        """
+        old = self.engine.fetch([id])
+        if not len(old.members):
+            raise InputError(
+                f"Collection {id!r} was added as a vector, without members that others could join: "
+                f"remove it and add it anew."
+            )
+        new = self._encoder().encode_members([items])
+        values = torch.cat([torch.from_numpy(old.members), new.values])
+        payload = dict(old.payloads[0])
+        if "sources" in payload:
+            payload["sources"] = [*payload["sources"], *sources_of(items)]
+        members = CollectionBatch(values, torch.tensor([0, len(values)]))
+        self.engine.replace(self._records(members, Columns((id,), (payload,))))
+
+    def remove(self, ids: Name | Sequence[Name]) -> None:
+        """Forget collections, all of them or on an error none.
+
+        Raises:
+            InputError: one is not there, or another process writes.
+        """
+        self.engine.delete([ids] if isinstance(ids, str | int) else list(ids))
+
+    def _encoder(self) -> SetEncoder:
+        """Return the set encoder, which takes items.
+
+        Raises:
+            InputError: there is none, or it only aggregates vectors of a model that is named.
+        """
+        if self.set_encoder is None:
+            raise InputError(
+                f"This index was built from bare vectors and has no model to embed items with: "
+                f"use query_vector and add_embeddings with vectors of dimension {self.dim}."
+            )
+        if self.fingerprint not in (None, self.origin.encoder_fingerprint):
+            raise InputError(
+                f"This index holds vectors of model {self.fingerprint}: embed items with it, and "
+                f"use query_embeddings and add_embeddings with its fingerprint."
+            )
+        return self.set_encoder
+
+    def _check_fingerprint(self, fingerprint: str | None) -> None:
+        if fingerprint != self.fingerprint:
+            raise InputError(
+                f"The vectors are of model {fingerprint}, but the index holds vectors of model "
+                f"{self.fingerprint}: embed with that model and pass its fingerprint."
+            )
+
+    def _read_members(self, embeddings: CollectionBatch) -> CollectionBatch:
+        """Check embeddings of items, and copy them."""
+        if self.set_encoder is None:
+            raise InputError("This index has no aggregator: give one vector for each collection.")
+        values = torch.from_numpy(read_array(embeddings.values))
+        return CollectionBatch(values, embeddings.offsets.cpu())
+
+    def _records(self, members: CollectionBatch, columns: Columns) -> Records:
+        """Aggregate collections whose items are embedded."""
+        assert self.set_encoder is not None
+        vectors = self.set_encoder.aggregate(members).numpy()
+        values, offsets = members.values.numpy(), members.offsets.numpy()
+        return Records(columns.ids, vectors, values, offsets, columns.payloads)
