@@ -16,7 +16,15 @@ from setrep.errors import InputError
 from setrep.index.engine import Engine, Found
 from setrep.index.exact import choose
 from setrep.index.metric import Metric
-from setrep.index.milvus_client import METRICS, connect, expression, key_of, make, name_of
+from setrep.index.milvus_client import (
+    METRICS,
+    connect,
+    expression,
+    key_of,
+    make,
+    name_of,
+    rows_of,
+)
 from setrep.index.milvus_files import FILE_DIM, FILE_FIELDS, delete_file, read_file, write_file
 from setrep.index.records import Name, Records, Where, check, matches
 
@@ -34,8 +42,6 @@ class MilvusEngine(Engine):
     members. New members are written before the row that names them, and old ones are removed
     after, so that a reader finds either.
     """
-
-    is_exact = True  # by a FLAT index
 
     def __init__(self, client: Any, uri: str, name: str) -> None:
         self.client, self.uri, self.name = client, uri, name
@@ -224,28 +230,7 @@ class MilvusEngine(Engine):
             return
         self.annotate(None)
         versions = [secrets.token_hex(12) for _ in records.ids]
-        members, rows = [], []
-        for i, name in enumerate(records.ids):
-            a, b = int(records.offsets[i]), int(records.offsets[i + 1])
-            members += [
-                {
-                    "key": f"{versions[i]}-{place}",
-                    "version": versions[i],
-                    "place": place,
-                    "vector": vector.tolist(),
-                }
-                for place, vector in enumerate(records.members[a:b])
-            ]
-            rows.append(
-                {
-                    "key": key_of(name),
-                    "place": self._next + i,
-                    "version": versions[i],
-                    "sizes": b - a,
-                    "payload": records.payloads[i],
-                    "vector": records.vectors[i].tolist(),
-                }
-            )
+        rows, members = rows_of(records, versions, self._next)
         for start in range(0, len(members), ROWS_AT_ONCE):
             self.client.insert(self.of_members, members[start : start + ROWS_AT_ONCE])
         for start in range(0, len(rows), ROWS_AT_ONCE):
@@ -310,55 +295,3 @@ class MilvusEngine(Engine):
             found += batch
         rows.close()
         return found
-
-
-def exists(uri: str, name: str) -> bool:
-    """Say whether there is an index of a name.
-
-    Raises:
-        InputError: Milvus is not installed or cannot be reached.
-    """
-    _, client = connect(uri)
-    try:
-        return bool(client.has_collection(name))
-    finally:
-        client.close()
-
-
-def publish(uri: str, built: str, name: str) -> None:
-    """Give the index `built` another name, in place of one that has it.
-
-    Raises:
-        InputError: Milvus is not installed or cannot be reached.
-    """
-    _, client = connect(uri)
-    old = f"{name}_old"
-    try:
-        if client.has_collection(name):
-            drop_all(client, old)
-            client.rename_collection(name, old)
-        client.rename_collection(built, name)
-        drop_all(client, old)
-    finally:
-        client.close()
-
-
-def drop(uri: str, name: str) -> None:
-    """Remove an index, if there is one.
-
-    Raises:
-        InputError: Milvus is not installed or cannot be reached.
-    """
-    _, client = connect(uri)
-    try:
-        drop_all(client, name)
-    finally:
-        client.close()
-
-
-def drop_all(client: Any, name: str) -> None:
-    """Remove the collections of an index, the one that names the others last."""
-    if client.has_collection(name):
-        settings = client.describe_collection(name)["properties"]
-        for one in (settings["setrep.members"], settings["setrep.files"], name):
-            client.drop_collection(one)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
 from setrep.errors import InputError
 from setrep.index.metric import Metric
-from setrep.index.records import Name, Where
+from setrep.index.records import Name, Records, Where
 
 METRICS = {"euclidean": "L2", "inner_product": "IP"}
 
@@ -81,3 +82,32 @@ def expression(where: Where) -> str:
             of = f"payload[{json.dumps(field)}]"
             parts.append(f"({' or '.join(f'{of} == {json.dumps(one)}' for one in allowed)})")
     return " and ".join(parts)
+
+
+def rows_of(
+    records: Records, versions: Sequence[str], first: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return collections as rows, in places from `first` on, and their members as rows."""
+    rows, members = [], []
+    for i, name in enumerate(records.ids):
+        a, b = int(records.offsets[i]), int(records.offsets[i + 1])
+        members += [
+            {
+                "key": f"{versions[i]}-{place}",
+                "version": versions[i],
+                "place": place,
+                "vector": vector.tolist(),
+            }
+            for place, vector in enumerate(records.members[a:b])
+        ]
+        rows.append(
+            {
+                "key": key_of(name),
+                "place": first + i,
+                "version": versions[i],
+                "sizes": b - a,
+                "payload": records.payloads[i],
+                "vector": records.vectors[i].tolist(),
+            }
+        )
+    return rows, members

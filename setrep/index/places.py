@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from setrep.errors import InputError
-from setrep.index import milvus
+from setrep.index import milvus_places
 from setrep.index.directory import lock
 from setrep.index.door import address_of, parse
 from setrep.index.segments import LOCK, MANIFEST, aside_of, is_index
@@ -16,7 +18,7 @@ def exists(address: str | Path) -> bool:
     """Say whether an index can be opened at an address."""
     scheme, place, name = parse(address)
     if scheme == "milvus":
-        return milvus.exists(place, name)
+        return milvus_places.exists(place, name)
     return is_index(Path(place)) or (not Path(place).exists() and is_index(aside_of(Path(place))))
 
 
@@ -48,20 +50,42 @@ def refuse(address: str | Path) -> None:
         refuse_to_replace(Path(place).resolve())
 
 
+@contextmanager
+def replacing(address: str | Path) -> Iterator[str]:
+    """Say where to build an index, and put it at `address` when it is built and closed.
+
+    Raises:
+        InputError: there is something else than an index, or it cannot be put there.
+    """
+    refuse(address)
+    built = building(address)
+    discard(built)
+    try:
+        yield built
+    except BaseException:
+        with suppress(InputError):
+            discard(built)
+        raise
+    publish(built, address)
+
+
 def discard(address: str | Path) -> None:
     """Remove what was built at an address, whole or not, if there is something.
 
     Raises:
-        InputError: another process is writing there.
+        InputError: another process is writing there, or it cannot be removed.
     """
     scheme, place, name = parse(address)
     if scheme == "milvus":
-        milvus.drop(place, name)
+        milvus_places.drop(place, name)
         return
     folder = Path(place)
-    if folder.exists():
-        lock(folder / LOCK).close()
-        remove_index(folder)
+    try:
+        if folder.exists():
+            lock(folder / LOCK).close()
+            remove_index(folder)
+    except OSError as error:
+        raise InputError(f"Cannot remove {folder}: {error.strerror}.") from error
 
 
 def publish(built: str | Path, address: str | Path) -> None:
@@ -74,7 +98,7 @@ def publish(built: str | Path, address: str | Path) -> None:
     scheme, place, name = parse(address)
     _, built_place, built_name = parse(built)
     if scheme == "milvus":
-        milvus.publish(place, built_name, name)
+        milvus_places.publish(place, built_name, name)
         return
     target = Path(place).resolve()
     refuse_to_replace(target)
@@ -104,7 +128,8 @@ def move_into_place(staged: Path, target: Path) -> None:
     except OSError:
         aside.rename(target)
         raise
-    remove_index(aside)
+    with suppress(OSError):  # the new index is there, whatever is left of the old
+        remove_index(aside)
 
 
 def remove_index(folder: Path) -> None:

@@ -1,95 +1,270 @@
-"""What `setrep index` and `setrep query` call: collections of image files, indexed and found."""
+"""What `setrep query` calls, and what it shows on a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
-from setrep.data.images import IMAGE_SUFFIXES
 from setrep.errors import InputError
-from setrep.retrieval import CollectionIndex, Match
-from setrep.retrieval.files import MANIFEST
-from setrep.set_encoder import SetEncoder
+from setrep.reports.folders import image_files
+from setrep.reports.indexing import Built
+from setrep.reports.query_page import write_query_page
+from setrep.retrieval import CollectionIndex, IndexCertificate, Match, Result
 
 
-def build_index(
-    run: str | Path,
-    directory: str | Path,
-    output: str | Path,
-    *,
-    labelled: bool = False,
-    overwrite: bool = False,
-) -> CollectionIndex:
-    """Index `directory/<collection>/*`, or `directory/<label>/<collection>/*` when labelled.
+@dataclass(frozen=True)
+class Asked:
+    """What a query asks of an index; see `CollectionIndex`."""
 
-    A collection's id is its path below `directory`.
+    k: int = 10
+    rerank: str | None = None
+    num_candidates: int = 100
+    filters: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    max_error: float | None = None
+
+
+def query_index(
+    address: str, paths: Sequence[Path], asked: Asked, html: Path | None = None
+) -> tuple[Result, list[Path]]:
+    """Return the collections nearest to one collection of image files, and those files.
+
+    With `html` a page of it is written there.
 
     Raises:
-        InputError: the directory holds no such collections, a file is not an image, or there is an
-            index that is not to be replaced.
+        InputError: there is no such index, a path is not an image, the filter cannot be read, or
+            `max_error` does not allow queries of so many items.
     """
-    if not overwrite and (Path(output) / MANIFEST).exists():
-        raise InputError(
-            f"{output} already holds an index. Replace it with --overwrite, "
-            f"or choose another --output."
+    files = image_files(paths)
+    with CollectionIndex.open(address) as index:
+        if asked.max_error is not None:
+            refuse_uncertain(index.certificate, len(files), asked)
+        result = index.query(
+            files,
+            k=asked.k,
+            rerank=asked.rerank,
+            num_candidates=asked.num_candidates,
+            filter=read_filters(asked.filters),
+            exclude=[*asked.exclude, *(int(name) for name in asked.exclude if name.isdecimal())],
         )
-    root = Path(directory)
-    if not root.is_dir():
-        raise InputError(f"{root} is not a directory of collections of images.")
-    folders = sorted(p for p in root.glob("*/*" if labelled else "*") if p.is_dir())
-    collections = {str(p.relative_to(root)): image_files([p]) for p in folders if has_images(p)}
-    if not collections:
-        layout = "<label>/<collection>/*" if labelled else "<collection>/*"
-        raise InputError(f"Found no images in {root}/{layout}.")
-    labels = [Path(name).parts[0] for name in collections] if labelled else None
-    index = CollectionIndex.build(
-        SetEncoder.from_pretrained(run), list(collections.values()), list(collections), labels
-    )
-    index.save(output)
-    return index
+        if html is not None:
+            about = about_index(index, address, asked)
+            write_query_page(html, files, result, index.origin.root, about)
+    return result, files
 
 
-def query_index(directory: str | Path, paths: Sequence[Path], k: int) -> list[Match]:
-    """Return the `k` collections nearest to one collection of image files.
+def refuse_uncertain(certificate: IndexCertificate | str, num_items: int, asked: Asked) -> None:
+    """Refuse a query of a size for which errors are not bounded by `max_error`.
 
     Raises:
-        InputError: the directory is not an index, or a path is not an image.
+        InputError: it is so.
     """
-    index = CollectionIndex.open(directory)
-    return index.query(image_files(paths), k=k)
+    limit = asked.max_error
+    assert limit is not None
+    if not 0 <= limit <= 1:
+        raise InputError(f"--max-error is a probability from 0 to 1, not {limit:g}.")
+    if asked.rerank is not None or asked.filters or asked.exclude:
+        raise InputError(
+            "--max-error holds for the nearest centroid of the whole index only: leave out "
+            "--rerank, --filter and --exclude."
+        )
+    if isinstance(certificate, str):
+        raise InputError(f"--max-error needs a certificate, and there is none: {certificate}.")
+    delta = certificate.delta(num_items)
+    if delta is not None and delta <= limit:
+        return
+    found = "has no bound" if delta is None else f"has delta {delta:.3g}"
+    size = certificate.smallest_size(limit)
+    advice = (
+        f"no size up to {len(certificate.deltas)} would do"
+        if size is None
+        else f"a query of {size} items would do"
+    )
+    raise InputError(
+        f"A query of {num_items} items {found}, above --max-error {limit:g}; {advice}."
+    )
 
 
-def image_files(paths: Sequence[Path]) -> list[Path]:
-    """Return the named files, and those of named directories."""
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            files += sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        elif path.exists():
-            files.append(path)
-        else:
-            raise InputError(f"There is no file {path}.")
-    if not files:
-        raise InputError(f"Found no images in {', '.join(map(str, paths))}.")
-    return files
+def read_filters(filters: Sequence[str]) -> dict[str, list[Any]] | None:
+    """Read `name=value` or `name=value,value`; a value that is JSON also stands for that.
+
+    Raises:
+        InputError: one has another form.
+    """
+    found: dict[str, list[Any]] = {}
+    for text in filters:
+        name, equals, values = text.partition("=")
+        if not equals or not name or name in found:
+            raise InputError(
+                f"--filter takes NAME=VALUE or NAME=VALUE,VALUE, each name once; found '{text}'."
+            )
+        found[name] = [either for value in values.split(",") for either in readings(value)]
+    return found or None
 
 
-def has_images(directory: Path) -> bool:
-    """Return whether a directory holds an image file."""
-    return any(p.suffix.lower() in IMAGE_SUFFIXES for p in directory.iterdir())
+def readings(value: str) -> list[Any]:
+    """Return what a value may mean: text, and a number, true, false or null."""
+    try:
+        read = json.loads(value)
+    except ValueError:
+        return [value]
+    return [value] if isinstance(read, str | list | dict) else [value, read]
 
 
-def query_table(matches: Sequence[Match]) -> Table:
-    """Show matches, nearest first."""
-    caption = "score: minus the squared distance between embeddings; 0 is nearest"
-    table = Table(caption=caption, caption_justify="left")
+def about_index(index: CollectionIndex, address: str, asked: Asked) -> dict[str, str]:
+    """Say what was searched, and how."""
+    about = {"index": address, "collections": f"{len(index):,}"}
+    if index.set_encoder is not None:
+        encoder, aggregator = index.set_encoder.encoder_config, index.set_encoder.aggregator_config
+        about["model"] = f"{encoder.name}, {aggregator.name}"
+    if asked.rerank is not None:
+        about["re-ranked by"] = asked.rerank
+    if asked.filters:
+        about["filter"] = ", ".join(asked.filters)
+    if asked.exclude:
+        about["left out"] = ", ".join(asked.exclude)
+    return about
+
+
+def to_json(result: Result, files: Sequence[Path]) -> dict[str, Any]:
+    """Return a result as `setrep query --json` prints it."""
+    return {
+        "query": [str(file) for file in files],
+        "matches": [match_to_json(match) for match in result],
+        "margin": result.margin,
+        "delta": result.delta,
+        "delta_note": result.delta_note,
+        "num_measured": result.num_measured,
+        "is_exact": result.is_exact,
+    }
+
+
+def match_to_json(match: Match) -> dict[str, Any]:
+    """Return a match, with the names of the members that items of the query went with."""
+    pairs = [
+        {
+            "query_item": pair.query_item,
+            "member": pair.member,
+            "source": match.sources[pair.member] if match.sources else None,
+            "similarity": pair.similarity,
+        }
+        for pair in match.items
+    ]
+    return {
+        "id": match.id,
+        "score": match.score,
+        "label": match.label,
+        "metadata": match.metadata,
+        "items": pairs,
+    }
+
+
+def query_table(result: Result, files: Sequence[Path], rerank: str | None) -> Table:
+    """Show matches, best first."""
+    table = Table(caption=score_text(rerank), caption_justify="left")
     table.add_column("rank", justify="right", no_wrap=True)
     table.add_column("collection", overflow="fold")
     table.add_column("label", overflow="fold")
     table.add_column("score", justify="right", no_wrap=True)
-    for rank, match in enumerate(matches, 1):
+    table.add_column("nearest items", overflow="fold")
+    for rank, match in enumerate(result, 1):
         label = "–" if match.label is None else str(match.label)
-        table.add_row(str(rank), str(match.id), label, f"{match.score + 0.0:.6g}")
+        row = (str(rank), str(match.id), label, f"{match.score + 0.0:.6g}", best_pair(match, files))
+        table.add_row(*row)
     return table
+
+
+def score_text(rerank: str | None) -> str:
+    """Say what a score is."""
+    if rerank is None:
+        return "score: minus the squared distance between embeddings; 0 is nearest"
+    if rerank == "maxsim":
+        return "score: maxsim; larger is nearer"
+    return f"score: minus the distance '{rerank}'; 0 is nearest"
+
+
+def best_pair(match: Match, files: Sequence[Path]) -> str:
+    """Name the item of the query and the member that are most alike."""
+    if not match.items or not match.sources:
+        return "–"
+    best = max(match.items, key=lambda pair: pair.similarity)
+    return f"{files[best.query_item].name} ~ {Path(match.sources[best.member]).name}"
+
+
+def trust_lines(result: Result) -> list[str]:
+    """Say how far the first match is ahead, and what is certified."""
+    lines = []
+    if result.num_measured is not None:
+        whole = "nothing nearer can have been missed" if result.is_exact else "others were not"
+        lines.append(f"measured {result.num_measured} collections; {whole}")
+    if result.margin is not None:
+        lines.append(f"margin {result.margin:.6g}: ahead of the best of another label")
+    if result.delta is None:
+        lines.append(f"no certificate: {result.delta_note}")
+    else:
+        lines.append(
+            f"delta({result.num_items}) = {result.delta:.3g}: at most this share of random draws "
+            f"is nearest to another label, where {result.delta_note}"
+        )
+    return lines
+
+
+def built_lines(built: Built) -> list[str]:
+    """Say what was indexed, how it is searched, and what is certified."""
+    before = built.num_items - built.num_embedded
+    again = f", {before:,} of them embedded before" if before else ""
+    lines = [
+        f"Indexed {built.num_collections:,} collections ({built.num_items:,} items{again}) in "
+        f"{built.address}"
+    ]
+    if built.kind.kind != "flat":
+        lines.append(
+            f"search: {built.kind.kind}, expected recall@10 {100 * built.kind.recall_at_10:.1f} %"
+        )
+    found = built.certificate
+    if isinstance(found, str):
+        return [*lines, f"no certificate: {found}"]
+    sizes = [n for n in found.sizes if n <= len(found.deltas)]
+    deltas = ", ".join(f"{n}: {found.deltas[n - 1]:.2g}" for n in sizes)
+    return [
+        *lines,
+        f"delta(n), the largest bound on errors of {len(found.labels)} labels, for n items: "
+        f"{deltas}, where {found.explain(1)}",
+    ]
+
+
+def built_to_json(built: Built) -> dict[str, Any]:
+    """Return what `setrep index --json` prints."""
+    found = built.certificate
+    certificate: Mapping[str, Any] | None = None
+    if not isinstance(found, str):
+        certificate = {
+            "model": found.explain(1),
+            "delta": list(found.deltas),
+            "sizes": list(found.sizes),
+            "labels": [
+                {
+                    "label": one.label,
+                    "stands": one.stands,
+                    "num_pool": one.num_pool,
+                    "half_space": list(one.half_space),
+                    "chernoff": list(one.chernoff),
+                }
+                for one in found.labels
+            ],
+        }
+    return {
+        "address": built.address,
+        "num_collections": built.num_collections,
+        "num_items": built.num_items,
+        "num_embedded": built.num_embedded,
+        "kind": built.kind.kind,
+        "recall_at_10": built.kind.recall_at_10,
+        "certificate": certificate,
+        "certificate_note": found if isinstance(found, str) else None,
+    }

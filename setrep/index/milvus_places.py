@@ -1,0 +1,59 @@
+"""Where an index of Milvus is, and how one comes into the place of another: by names alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from setrep.index.milvus_client import connect
+
+
+def exists(uri: str, name: str) -> bool:
+    """Say whether there is an index of a name.
+
+    Raises:
+        InputError: Milvus is not installed or cannot be reached.
+    """
+    _, client = connect(uri)
+    try:
+        return bool(client.has_collection(name))
+    finally:
+        client.close()
+
+
+def publish(uri: str, built: str, name: str) -> None:
+    """Give the index `built` another name, in place of one that has it.
+
+    Raises:
+        InputError: Milvus is not installed or cannot be reached.
+    """
+    _, client = connect(uri)
+    old = f"{name}_old"
+    try:
+        if client.has_collection(name):
+            drop_all(client, old)
+            client.rename_collection(name, old)
+        client.rename_collection(built, name)
+        drop_all(client, old)
+    finally:
+        client.close()
+
+
+def drop(uri: str, name: str) -> None:
+    """Remove an index, if there is one.
+
+    Raises:
+        InputError: Milvus is not installed or cannot be reached.
+    """
+    _, client = connect(uri)
+    try:
+        drop_all(client, name)
+    finally:
+        client.close()
+
+
+def drop_all(client: Any, name: str) -> None:
+    """Remove the collections of an index, the one that names the others last."""
+    if client.has_collection(name):
+        settings = client.describe_collection(name)["properties"]
+        for one in (settings["setrep.members"], settings["setrep.files"], name):
+            client.drop_collection(one)

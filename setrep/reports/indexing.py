@@ -1,0 +1,294 @@
+"""What `setrep index` calls: collections of image files are embedded and indexed.
+
+The index is built beside its address. An interrupted build leaves what it has embedded there, and
+the next one, of the same model and directory, goes on from it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from setrep.errors import InputError
+from setrep.index import places
+from setrep.index.kinds import Kind, SearchKind
+from setrep.index.records import Name, Records, join
+from setrep.reports.folders import Folder, read_folders
+from setrep.reports.item_progress import ItemProgress
+from setrep.retrieval import CollectionIndex, IndexCertificate
+from setrep.retrieval.certificate import to_note
+from setrep.retrieval.columns import read_columns
+from setrep.set_encoder import SetEncoder
+
+ITEMS_AT_ONCE = 512
+SECONDS_BETWEEN_WRITES = 20.0
+CERTIFIED_AT_ONCE = 20_000_000  # collections times items: some ten seconds
+
+
+class Certification(NamedTuple):
+    """Whether to certify (where it is quick, for none), and held-out items to do it with."""
+
+    asked: bool | None
+    pools: dict[Name, list[Path]] | None
+
+
+@dataclass(frozen=True)
+class Built:
+    """What was built.
+
+    Attributes:
+        address: where the index is.
+        num_collections: how many collections it has.
+        num_items: how many items they have.
+        num_embedded: how many of the items were embedded now, and not before.
+        kind: how it is searched.
+        certificate: bounds on its errors, or why there are none.
+    """
+
+    address: str
+    num_collections: int
+    num_items: int
+    num_embedded: int
+    kind: SearchKind
+    certificate: IndexCertificate | str
+
+
+def build_index(
+    run: str | Path,
+    directory: str | Path,
+    output: str | Path,
+    *,
+    labelled: bool = False,
+    overwrite: bool = False,
+    update: bool = False,
+    metadata: Mapping[str, dict[str, Any]] | None = None,
+    kind: Kind | Literal["auto"] = "flat",
+    certify: bool | None = None,
+    pools: str | Path | None = None,
+    device: str | None = None,
+) -> Built:
+    """Index `directory/<collection>/*`, or `directory/<label>/<collection>/*` when labelled.
+
+    A collection's id is its path below `directory`; `metadata` gives that of ids. With `update`
+    an index that is there gets what is new or has changed, and loses what is gone. Certificates
+    are worked out where that takes some seconds, or if `certify` or `pools` asks for it: a
+    directory laid out as the other, of held-out items of each collection, or label when labelled.
+
+    Raises:
+        InputError: the directory holds no such collections, a file is not an image, or there is an
+            index that is not to be replaced.
+    """
+    folders = read_folders(directory, labelled=labelled)
+    told = read_metadata(metadata, folders)
+    held_out = None if pools is None else read_pools(pools, labelled=labelled)
+    certification = Certification(certify, held_out)
+    is_there = places.exists(output)
+    if is_there and not (overwrite or update):
+        raise InputError(
+            f"{output} already holds an index. Bring it up to date with --update, build it anew "
+            f"with --overwrite, or choose another --output."
+        )
+    places.refuse(output)
+    set_encoder = SetEncoder.from_pretrained(run).to(device_of(device))
+    root = Path(directory).resolve()
+    if update and is_there:
+        with open_as(output, set_encoder, root) as index:
+            done = synchronise(index, root, folders, told)
+            return finish(index, done, str(output), kind, certification)
+    built = places.building(output)
+    with begin(built, set_encoder, root) as index:
+        try:
+            done = synchronise(index, root, folders, told)
+            summary = finish(index, done, str(output), kind, certification)
+        except BaseException:
+            is_empty = not len(index)
+            index.close()
+            if is_empty:  # nothing to go on from
+                places.discard(built)
+            raise
+    places.publish(built, output)
+    return summary
+
+
+def begin(built: str, set_encoder: SetEncoder, root: Path) -> CollectionIndex:
+    """Open what an interrupted build of this model and directory left, or begin anew."""
+    if places.exists(built):
+        try:
+            index = open_as(built, set_encoder, root)
+        except InputError:
+            pass
+        else:
+            return index
+    places.discard(built)
+    return CollectionIndex.create(built, set_encoder, root=root)
+
+
+def open_as(address: str | Path, set_encoder: SetEncoder, root: Path) -> CollectionIndex:
+    """Open an index of this model and directory.
+
+    Raises:
+        InputError: it is of another.
+    """
+    index = CollectionIndex.open(address)
+    if index.fingerprint != set_encoder.fingerprint or index.origin.root != str(root):
+        index.close()
+        raise InputError(
+            f"{address} was built from another model or directory; build it anew with --overwrite."
+        )
+    index.set_encoder = set_encoder  # where the caller has moved it
+    return index
+
+
+def synchronise(
+    index: CollectionIndex,
+    root: Path,
+    folders: Sequence[Folder],
+    metadata: Mapping[str, dict[str, Any]],
+) -> int:
+    """Make an index hold these collections; return how many items were embedded for it."""
+    kept: dict[Any, str] = {}
+    for records in index.engine.iterate(with_members=False):
+        kept |= zip(records.ids, map(stamp_of, records.payloads), strict=True)
+    stamps = {folder.id: full_stamp(folder, metadata) for folder in folders}
+    stale = [name for name, stamp in kept.items() if stamps.get(name) != stamp]
+    index.engine.delete(stale)
+    missing = [folder for folder in folders if kept.get(folder.id) != stamps[folder.id]]
+    num_done = sum(len(f.files) for f in folders) - sum(len(f.files) for f in missing)
+    num_missing = sum(len(folder.files) for folder in missing)
+    with ItemProgress(num_done + num_missing, num_done) as progress:
+        embed_missing(index, root, missing, metadata, progress)
+    return num_missing
+
+
+def embed_missing(
+    index: CollectionIndex,
+    root: Path,
+    missing: Sequence[Folder],
+    metadata: Mapping[str, dict[str, Any]],
+    progress: ItemProgress,
+) -> None:
+    """Embed collections and add them, every so often; what is embedded is kept whatever happens."""
+    pending: list[Records] = []
+    written = time.monotonic()
+    try:
+        for some in in_batches(missing):
+            pending.append(embed(index, root, some, metadata))
+            progress.advance(len(pending[-1].members))
+            if time.monotonic() - written > SECONDS_BETWEEN_WRITES:
+                index.engine.add(join(pending))
+                pending, written = [], time.monotonic()
+    finally:
+        if pending:
+            index.engine.add(join(pending))
+
+
+def in_batches(folders: Sequence[Folder]) -> Iterator[list[Folder]]:
+    """Return collections in parts of about `ITEMS_AT_ONCE` items."""
+    some: list[Folder] = []
+    for folder in folders:
+        some.append(folder)
+        if sum(len(one.files) for one in some) >= ITEMS_AT_ONCE:
+            yield some
+            some = []
+    if some:
+        yield some
+
+
+def embed(
+    index: CollectionIndex,
+    root: Path,
+    folders: Sequence[Folder],
+    metadata: Mapping[str, dict[str, Any]],
+) -> Records:
+    """Embed collections of files."""
+    columns = read_columns(
+        len(folders),
+        [folder.id for folder in folders],
+        [folder.label for folder in folders],
+        [metadata.get(folder.id) for folder in folders],
+        [folder.files for folder in folders],
+    )
+    for folder, payload in zip(folders, columns.payloads, strict=True):
+        payload["stamp"] = full_stamp(folder, metadata)
+    return index.embed([[root / file for file in folder.files] for folder in folders], columns)
+
+
+def full_stamp(folder: Folder, metadata: Mapping[str, dict[str, Any]]) -> str:
+    """Return what changes when anything that is kept of a collection does."""
+    return json.dumps([folder.stamp, folder.label, metadata.get(folder.id)], sort_keys=True)
+
+
+def stamp_of(payload: Mapping[str, Any]) -> str:
+    """Return the stamp that a collection was indexed with."""
+    return str(payload.get("stamp"))
+
+
+def finish(
+    index: CollectionIndex,
+    num_embedded: int,
+    address: str,
+    kind: Kind | Literal["auto"],
+    certification: Certification,
+) -> Built:
+    """Choose how to search, certify what can be, and sum up."""
+    chosen = index.engine.set_kind(kind)
+    payloads = (of for part in index.engine.iterate(with_members=False) for of in part.payloads)
+    num_items = sum(len(payload["sources"]) for payload in payloads)
+    asked, pools = certification
+    if pools is not None or asked:
+        index.certify(pools)
+    elif asked is None:
+        certify_if_quick(index, num_items)
+    return Built(address, len(index), num_items, num_embedded, chosen, index.certificate)
+
+
+def certify_if_quick(index: CollectionIndex, num_items: int) -> None:
+    """Certify what can be in some seconds, or note why not."""
+    if len(index) * num_items > CERTIFIED_AT_ONCE:
+        index.engine.annotate(to_note("it takes a while: `setrep index --certify` works it out"))
+        return
+    try:
+        index.certify()
+    except InputError as error:
+        index.engine.annotate(to_note(str(error).rstrip(".")))
+
+
+def read_pools(directory: str | Path, *, labelled: bool) -> dict[Name, list[Path]]:
+    """Find held-out items of each collection, or of each label when labelled."""
+    found: dict[Name, list[Path]] = {}
+    for folder in read_folders(directory, labelled=labelled):
+        files = [Path(directory) / file for file in folder.files]
+        found.setdefault(folder.label or folder.id, []).extend(files)
+    return found
+
+
+def read_metadata(
+    metadata: Mapping[str, dict[str, Any]] | None, folders: Sequence[Folder]
+) -> Mapping[str, dict[str, Any]]:
+    """Refuse metadata of collections that are not there."""
+    known = {folder.id for folder in folders}
+    for name in metadata or {}:
+        if name not in known:
+            raise InputError(f"There are metadata of '{name}', but no collection of that name.")
+    return metadata or {}
+
+
+def device_of(name: str | None) -> torch.device:
+    """Return the named device; of auto a GPU if there is one.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    if name in (None, "auto"):
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name not in ("cpu", "cuda"):
+        raise InputError(f"--device is auto, cpu or cuda, not '{name}'.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda was asked for, but torch finds no GPU here. Use cpu.")
+    return torch.device(name)
