@@ -78,7 +78,7 @@ def test_every_collection_is_found_by_new_images_of_it(shop):
 def test_index_says_what_it_did_and_what_is_certified(shop):
     out = (shop / "index.out").read_text()
     assert "Indexed 12 collections (72 items) in index\n" in out
-    assert "largest bound on errors of 3 labels" in out
+    assert "certified errors, the largest of 3 labels: 2 items 0.82, 3 items 0.49" in out
     assert "It says nothing of items from elsewhere" in out
     assert json.loads(call("list", "aggregators", "--json", cwd=shop).out)  # stdout is not closed
 

@@ -27,7 +27,12 @@ OPERATIONS = {
     "delete": lambda place: change(place, lambda engine: engine.delete([1, 8])),
     "replace": lambda place: change(place, lambda engine: engine.replace(some([2, 7], seed=3))),
     "compact": lambda place: change(place, lambda engine: engine.delete([6, 7, 9])),
+    "kind": lambda place: change(place, lambda engine: engine.set_kind("ivf")),
+    "other kind": lambda place: change(place, lambda engine: engine.set_kind("pq")),
+    "no kind": lambda place: change(place, lambda engine: engine.set_kind("flat")),
+    "index anew": lambda place: change(place, lambda engine: engine.delete(list(range(6)))),
 }
+OF_A_KIND = ("other kind", "no kind", "index anew")  # begin with an index that has one
 
 
 class KilledError(BaseException):
@@ -41,7 +46,13 @@ def change(place, act):
 
 def everything(place):
     with DirectoryEngine.open(place) as engine:
+        engine.search(np.zeros((1, DIM), np.float32), 1)  # by whatever kind it has
         return join([some([]), *engine.iterate()])
+
+
+def kind_at(place):
+    with DirectoryEngine.open(place) as engine:
+        return engine.kind.kind
 
 
 @pytest.fixture
@@ -85,12 +96,15 @@ class Faults:
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KilledError()])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_a_failure_anywhere_leaves_the_old_index_or_the_new_one(name, error, start, tmp_path):
-    act, before = OPERATIONS[name], everything(start)
+    act = OPERATIONS[name]
+    if name in OF_A_KIND:
+        change(start, lambda engine: engine.set_kind("hnsw"))
+    before = everything(start)
     done = tmp_path / "done"
     if name != "create":
         shutil.copytree(start, done)
     act(done)
-    after = everything(done)
+    after, kinds = everything(done), (kind_at(start), kind_at(done))
     fail_at = 0
     while True:
         fail_at += 1
@@ -112,8 +126,9 @@ def test_a_failure_anywhere_leaves_the_old_index_or_the_new_one(name, error, sta
             shutil.rmtree(place, ignore_errors=True)
         else:
             found = everything(place)
-            is_new = found.ids == after.ids
+            is_new = found.ids == after.ids and kind_at(place) == kinds[1]
             same(found, after if is_new else before)
+            assert kind_at(place) == kinds[is_new]
             assert is_new or not is_done
         if name == "create" and (place / "manifest.json").exists():
             continue
@@ -125,7 +140,10 @@ def test_a_failure_anywhere_leaves_the_old_index_or_the_new_one(name, error, sta
             kept = {entry.name for entry in segments.read_manifest(place).segments}
             assert {path.name for path in (place / "segments").iterdir()} == kept
             assert not list(place.glob(".manifest*"))
-    assert fail_at > {"create": 4, "add": 10, "delete": 3, "replace": 10, "compact": 12}[name]
+            named = {file for one in segments.read_manifest(place).segments for file in one.sha256}
+            assert {path.name for path in (place / "segments").glob("*/*")} == named
+    least = {"create": 4, "add": 10, "replace": 10, "compact": 12, "kind": 12, "index anew": 12}
+    assert fail_at > least.get(name, 3)
 
 
 WRITER = """
@@ -207,8 +225,17 @@ def test_damaged_files_are_refused_in_one_line(file_name, damage, start):
     else:
         content[-1] ^= 1
         path.write_bytes(content if damage == "flip" else content[:-3])
+    if (file_name, damage) == ("members.npy", "flip"):  # checked when they are first used
+        with DirectoryEngine.open(start) as engine:
+            assert len(engine.search(np.zeros((1, DIM), np.float32), 10)[0]) == 10
+            assert len(engine.fetch([0, 6], with_members=False)) == 2
+            for _ in range(2):
+                with pytest.raises(InputError, match=r"members.npy is damaged"):
+                    engine.fetch([0, 6])
+            with pytest.raises(InputError, match=r"members.npy is damaged"):
+                engine.delete([0, 1, 2, 3, 6, 7, 8])  # would write the rest anew
     with pytest.raises(InputError, match=r"damaged|Cannot read") as caught:
-        DirectoryEngine.open(start)
+        everything(start)
     assert "\n" not in str(caught.value)
 
 

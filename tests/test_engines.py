@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from setrep.errors import InputError
 from setrep.index import door
 from setrep.index.directory import DirectoryEngine
+from setrep.index.kinds import FLAT, KINDS
 from setrep.index.local import MemoryEngine
 from setrep.index.milvus import MilvusEngine
 from setrep.index.records import Records, join, matches
@@ -173,6 +174,19 @@ def test_replaced_collections_count_as_added_last(engine):
     same(engine.fetch([3]), kept.take([3]))
 
 
+def test_every_engine_searches_exactly_until_told_otherwise(engine):
+    assert engine.set_kind("auto") == engine.kind == FLAT
+    engine.add(some(range(30)))
+    assert engine.set_kind("flat") == engine.set_kind("auto") == FLAT
+    assert engine.is_exact
+    if isinstance(engine, MilvusEngine):
+        with pytest.raises(InputError, match="by kind 'flat' alone, not by 'ivf'"):
+            engine.set_kind("ivf")
+    with pytest.raises(InputError, match="Did you mean 'hnsw'"):
+        engine.set_kind("hnws")
+    assert engine.kind == FLAT
+
+
 def test_an_empty_index_finds_nothing(engine):
     assert engine.search(np.zeros((2, DIM), np.float32), 3) == [[], []]
     assert (engine.count(), list(engine.iterate()), len(engine.fetch([]))) == (0, [], 0)
@@ -256,6 +270,11 @@ class AnyOrder(RuleBasedStateMachine):
         left = self.kept.take([i for i, name in enumerate(self.kept.ids) if name not in gone])
         self.kept = join([left, records])
 
+    @precondition(lambda self: self.engines != ("milvus",) and len(self.kept) > 1)
+    @rule(kind=st.sampled_from(KINDS), recall=st.sampled_from([0.3, 1.0]))
+    def set_kind(self, kind, recall):
+        assert self.engine.set_kind(kind, target_recall=recall).kind == kind
+
     @rule()
     def reopen(self):
         self.engine.close()
@@ -269,7 +288,17 @@ class AnyOrder(RuleBasedStateMachine):
         assert self.engine.count() == len(self.kept)
         same(join([some([]), *self.engine.iterate(3)]), self.kept)
         queries = np.array([[0, 0, 0], [1, -1, 2]], np.float32)
-        assert self.engine.search(queries, 4) == brute(self.kept, queries, 4, self.metric)
+        where = {"label": ["l0", "l2"]}
+        filtered = brute(self.kept, queries, 4, self.metric, where)
+        assert self.engine.search(queries, 4, where=where) == filtered
+        expected = brute(self.kept, queries, 4, self.metric)
+        if self.engine.is_exact:
+            assert self.engine.search(queries, 4) == expected
+            return
+        everything = brute(self.kept, queries, len(self.kept), self.metric)
+        for found, nearest in zip(self.engine.search(queries, 4), everything, strict=True):
+            assert len({name for name, _ in found}) == min(4, len(self.kept))
+            assert found == [one for one in nearest if one in found]  # scores and order are exact
 
     def teardown(self):
         self.engine.close()

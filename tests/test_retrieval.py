@@ -1,6 +1,9 @@
-"""What an index finds, and what it refuses to hold or to be asked."""
+"""What an index finds, against brute force in float64."""
 
 from __future__ import annotations
+
+import secrets
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -8,9 +11,132 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from setrep.collection import CollectionBatch
 from setrep.errors import InputError
-from setrep.retrieval import CollectionIndex, Match
-from tests.indexes import make_encoder, make_full_index, make_index
+from setrep.retrieval import CollectionIndex, ItemMatch, Match, Result
+from tests.indexes import (
+    Kept,
+    batch,
+    brute,
+    brute_items,
+    brute_margin,
+    centre,
+    draw_items,
+    draw_model,
+    index_of,
+    make_encoder,
+    make_full_index,
+    make_index,
+)
+
+needs_milvus = pytest.mark.skipif(find_spec("pymilvus") is None, reason="pymilvus is not installed")
+seeds = st.integers(0, 2**32 - 1)
+FILTERS = (
+    None,
+    {},
+    {"label": "x"},
+    {"label": ["x", 7]},
+    {"label": (None,)},
+    {"label": "no such label"},
+    {"year": 1},
+    {"year": {0, 2}, "sold": True},
+    {"sold": [False, 1]},
+    {"sold": 1},
+    {"year": True},
+    {"year": 1.0, "label": "y"},
+    {"shop": None},
+    {"label": []},
+)
+
+
+def passes(kept: Kept, asked: dict | None) -> bool:
+    """Say whether a filter lets a collection pass; 1 is not True."""
+    told = {"label": kept.label, **kept.metadata}
+    for name, allowed in (asked or {}).items():
+        values = allowed if isinstance(allowed, list | tuple | set) else [allowed]
+        if not any(
+            name in told
+            and told[name] == one
+            and isinstance(told[name], bool) == isinstance(one, bool)
+            for one in values
+        ):
+            return False
+    return True
+
+
+def stored(index, engine, tmp_path_factory):
+    """Return the index as an engine keeps it."""
+    if engine == "memory":
+        return index
+    place = tmp_path_factory.mktemp("stored")
+    address = {
+        "directory": f"faiss:{place / 'index'}",
+        "milvus": f"milvus:{place / 'index.db'}#i{secrets.token_hex(3)}",
+    }[engine]
+    index.save(address)
+    return CollectionIndex.open(address)
+
+
+def check_query(index, model, query, k, asked, left_out):
+    """Compare everything that a query on the grid finds with brute force."""
+    ranked = brute(model, query, lambda name, kept: name not in left_out and passes(kept, asked))
+    found = index.query(torch.from_numpy(query), k, filter=asked, exclude=list(left_out))
+    assert [(match.id, match.score) for match in found] == ranked[:k]
+    assert found.margin == (brute_margin(model, ranked) if ranked else None)
+    assert (found.num_items, found.num_measured, found.is_exact) == (len(query), None, True)
+    for match in found:
+        kept = model[match.id]
+        assert (match.label, match.metadata, match.sources) == (kept.label, kept.metadata, ())
+        assert match.items == tuple(ItemMatch(*one) for one in brute_items(kept.members, query))
+
+
+@given(seeds, st.integers(1, 24), st.integers(1, 30), st.sampled_from(FILTERS), st.data())
+@settings(max_examples=80, deadline=None)
+@pytest.mark.parametrize("engine", ["memory", "directory"])
+def test_a_query_equals_brute_force(engine, tmp_path_factory, seed, count, k, asked, data):
+    model = draw_model(seed, count)
+    left_out = data.draw(st.sets(st.sampled_from([*model, "not there"]), max_size=4))
+    query = draw_items(np.random.default_rng([seed, 1]), is_grid=True)
+    with stored(index_of(model), engine, tmp_path_factory) as index:
+        check_query(index, model, query, k, asked, left_out)
+
+
+@needs_milvus
+def test_a_query_of_milvus_equals_brute_force(tmp_path_factory):
+    model = draw_model(0, 40)
+    with stored(index_of(model), "milvus", tmp_path_factory) as index:
+        for seed, asked in enumerate(FILTERS):
+            query = draw_items(np.random.default_rng([seed, 1]), is_grid=True)
+            check_query(index, model, query, 1 + seed % 7, asked, {*list(model)[:seed], "none"})
+        check_query(index, model, query, 1000, None, set())
+
+
+@given(seeds, st.integers(1, 40), st.integers(1, 12), st.sampled_from([1e-3, 1.0, 1e4]))
+@settings(max_examples=60, deadline=None)
+def test_a_query_off_the_grid_equals_brute_force_but_for_rounding(seed, count, k, scale):
+    model = {
+        name: kept._replace(members=np.float32(scale) * kept.members)
+        for name, kept in draw_model(seed, count, is_grid=False).items()
+    }
+    query = np.float32(scale) * draw_items(np.random.default_rng([seed, 1]), is_grid=False)
+    ranked = brute(model, query)
+    expected, tolerance = dict(ranked), 1e-5 * scale * scale * 10
+    found = index_of(model).query(torch.from_numpy(query), k)
+    scores = [match.score for match in found]
+    assert scores == sorted(scores, reverse=True)
+    np.testing.assert_allclose(scores, [s for _, s in ranked[:k]], rtol=1e-5, atol=tolerance)
+    for match in found:
+        assert match.score == pytest.approx(expected[match.id], rel=1e-5, abs=tolerance)
+        one_by_one = brute_items(model[match.id].members, query)
+        assert [item.query_item for item in match.items] == list(range(len(query)))
+        for item, (_, _, best) in zip(match.items, one_by_one, strict=True):
+            to_it = model[match.id].members[item.member].astype(np.float64)
+            square = ((query[item.query_item] - to_it) ** 2).sum()
+            assert item.similarity == pytest.approx(-square, rel=1e-6)
+            assert item.similarity == pytest.approx(best, rel=1e-4, abs=tolerance)
+    margin = brute_margin(model, ranked)
+    assert (found.margin is None) == (margin is None)
+    assert margin is None or found.margin == pytest.approx(margin, rel=1e-5, abs=2 * tolerance)
 
 
 def draw_vectors(count: int, dim: int, is_lattice: bool, seed: int) -> np.ndarray:
@@ -28,10 +154,10 @@ def draw_vectors(count: int, dim: int, is_lattice: bool, seed: int) -> np.ndarra
     st.integers(1, 30),
     st.sampled_from([-10, 0, 13]),
     st.booleans(),
-    st.integers(0, 2**32 - 1),
+    seeds,
 )
-@settings(max_examples=200, deadline=None)
-def test_a_query_equals_brute_force(count, dim, k, exponent, is_lattice, seed):
+@settings(max_examples=100, deadline=None)
+def test_a_query_by_a_vector_equals_brute_force(count, dim, k, exponent, is_lattice, seed):
     vectors = 2.0**exponent * draw_vectors(count, dim, is_lattice, seed).astype(np.float32)
     query = vectors[0] if is_lattice else vectors.mean(axis=0) + 2.0**exponent
     found = CollectionIndex.from_embeddings(vectors, range(len(vectors))).query_vector(query, k)
@@ -43,6 +169,99 @@ def test_a_query_equals_brute_force(count, dim, k, exponent, is_lattice, seed):
     assert scores == sorted(scores, reverse=True)
     if is_lattice:
         assert [match.id for match in found] == order
+
+
+@given(seeds, st.integers(1, 12), st.integers(1, 5), st.sampled_from(FILTERS), st.data())
+@settings(max_examples=40, deadline=None)
+def test_many_queries_are_answered_as_each_alone(seed, count, num_queries, asked, data):
+    model = draw_model(seed, count)
+    generator = np.random.default_rng([seed, 2])
+    queries = [draw_items(generator, is_grid=True) for _ in range(num_queries)]
+    k, rerank = data.draw(st.integers(1, 6)), data.draw(st.sampled_from([None, "chamfer"]))
+    left_out = [
+        data.draw(st.lists(st.sampled_from(list(model)), max_size=3)) for _ in range(num_queries)
+    ]
+    index, options = index_of(model), {"filter": asked, "rerank": rerank}
+    alone = [
+        index.query(torch.from_numpy(query), k, exclude=of, **options)
+        for query, of in zip(queries, left_out, strict=True)
+    ]
+    tensors = [torch.from_numpy(query) for query in queries]
+    assert index.query(batch(*queries), k, exclude=left_out, **options) == alone
+    assert index.query_many(tensors, k, exclude=left_out, **options) == alone
+    assert index.query_many([list(query) for query in queries], k, exclude=left_out, **options) == (
+        alone
+    )
+    assert index.query(batch(*queries), k) == [index.query(query, k) for query in tensors]
+
+
+def test_a_batch_of_no_queries_has_no_answers():
+    empty = CollectionBatch(torch.zeros(0, 3), torch.tensor([0]))
+    assert make_full_index().query(empty) == []
+    assert make_full_index().query(empty, rerank="wasserstein") == []
+
+
+def test_an_empty_query_is_refused():
+    nothing = CollectionBatch(torch.zeros(1, 3), torch.tensor([0, 1, 1]), allow_empty=True)
+    for rerank in (None, "chamfer"):
+        with pytest.raises(InputError) as caught:
+            make_full_index().query(nothing, rerank=rerank)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="is empty"):
+        make_full_index().query([])
+
+
+@given(seeds, st.integers(2, 14), st.integers(1, 20), st.sampled_from(FILTERS))
+@settings(max_examples=40, deadline=None)
+def test_neighbours_are_what_its_members_find_but_itself(seed, count, k, asked):
+    model = draw_model(seed, count)
+    index = index_of(model)
+    for name in (next(iter(model)), list(model)[-1]):
+        other = next(one for one in model if one != name)
+        for left_out, gone in ((None, {name}), (other, {name, other}), ([other], {name, other})):
+            found = index.neighbours(name, k, filter=asked, exclude=left_out)
+            query = torch.from_numpy(model[name].members)
+            assert found == index.query(query, k, filter=asked, exclude=sorted(gone, key=str))
+            assert name not in [match.id for match in found]
+
+
+def test_neighbours_of_bare_vectors():
+    index = make_index()
+    vectors = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    found = index.neighbours("id 2", 20)
+    assert found == index.query_vector(vectors[2], 20, exclude="id 2")
+    assert (len(found), found.num_items) == (5, None)
+    for name in ("id 9", 2, True):
+        with pytest.raises(InputError) as caught:
+            index.neighbours(name)
+        assert "\n" not in str(caught.value)
+
+
+def test_members_embedded_elsewhere_are_searched_as_items_are():
+    model = draw_model(3, 9)
+    items = batch(*(kept.members for kept in model.values()))
+    names, labels = list(model), [kept.label for kept in model.values()]
+    metadata = [kept.metadata for kept in model.values()]
+    index = CollectionIndex.from_embeddings(items, names, labels, metadata, fingerprint="elsewhere")
+    query = draw_items(np.random.default_rng(4), is_grid=True)
+    found = index.query_embeddings(torch.from_numpy(query), 5, fingerprint="elsewhere")
+    assert found == index_of(model).query(torch.from_numpy(query), 5)
+    assert found == index.query_embeddings(query.tolist(), 5, fingerprint="elsewhere")
+    many = index.query_embeddings(batch(query, query[:1]), 5, fingerprint="elsewhere")
+    assert many[0] == found
+    excluded = index.query_embeddings(query, 5, fingerprint="elsewhere", exclude=found[0].id)
+    assert [match.id for match in excluded][:4] == [match.id for match in found][1:]
+    with pytest.raises(InputError, match=r"of model None.*of model elsewhere"):
+        index.query_embeddings(query)
+    for wrong in (query[0], query[:0], query[None]):
+        with pytest.raises(InputError, match="items of a query must be"):
+            index.query_embeddings(wrong, fingerprint="elsewhere")
+    with pytest.raises(InputError, match="dimension 3; found items of shape"):
+        index.query_embeddings(query[:, :2], fingerprint="elsewhere")
+    with pytest.raises(InputError, match=r"model elsewhere: embed items with it"):
+        index.query(torch.from_numpy(query))
+    nameless = CollectionIndex.from_embeddings(items, names, labels, metadata)
+    assert nameless.query(torch.from_numpy(query), 5) == found
 
 
 def test_of_equal_scores_the_first_put_in_comes_first():
@@ -59,22 +278,44 @@ def test_a_match_carries_all_that_was_given_with_it():
         [{"path": ("a", "b")}, None],
     )
     assert len(index) == 2
-    assert index.query_vector(torch.tensor([1.0, 0.0])) == [
-        Match(7, 0.0, "cat", {"path": ["a", "b"]}),
-        Match(9, -2.0, "dog", None),
-    ]
+    found = index.query_vector(torch.tensor([1.0, 0.0]))
+    assert list(found) == [Match(7, 0.0, "cat", {"path": ["a", "b"]}), Match(9, -2.0, "dog", {})]
     assert type(index.ids[0]) is int
     assert repr(index) == "CollectionIndex(2 collections of dimension 2)"
+    assert isinstance(found, Result)
+    assert (found[0], list(found[1:]), len(found)) == (found.matches[0], [found.matches[1]], 2)
+    assert index.query_vector([1, 0], filter={"path": [["a", "b"]]})[0].id == 7
+    assert not index.query_vector([1, 0], filter={"path": ["a", "b"]})
+
+
+def test_names_of_items_come_back_in_order():
+    index = CollectionIndex.create(None, make_encoder())
+    index.add([torch.eye(3), torch.ones(1, 3)], ["a", "b"], sources=[["1", "2", "3"], ["one"]])
+    index.add([torch.zeros(2, 3)], ["c"])
+    found = {match.id: match.sources for match in index.query(torch.eye(3))}
+    assert found == {"a": ("1", "2", "3"), "b": ("one",), "c": ()}
 
 
 def test_a_collection_of_items_finds_its_neighbours():
     index = make_full_index()
     assert index.query(torch.zeros(2, 3), k=2)[0].id == "a"
-    assert index.query([torch.full((3,), 5.0), np.full(3, 6.0)])[0] == Match(
-        "b", pytest.approx(-((5.5 - 16 / 3) ** 2) * 3, rel=1e-4), "y", None
-    )
+    best = index.query([torch.full((3,), 5.0), np.full(3, 6.0)])[0]
+    assert (best.id, best.label) == ("b", "y")
+    assert best.score == pytest.approx(-((5.5 - 16 / 3) ** 2) * 3, rel=1e-4)
     one_item = index.query(torch.full((3,), -3.0), k=1)
-    assert one_item == [Match(3, 0.0, None, None)]
+    assert list(one_item) == [Match(3, 0.0, None, {}, (ItemMatch(0, 0, 0.0),))]
+    assert list(index.query(torch.full((3,), -3.0), k=1, matched_items=False)) == [
+        Match(3, 0.0, None, {})
+    ]
+
+
+def test_matched_items_of_collections_with_and_without_members():
+    index = make_full_index()
+    index.add_embeddings([[0.0, 0.0, 0.0]], ["bare"], fingerprint=index.fingerprint)
+    found = {match.id: match for match in index.query(torch.eye(3)[:2], 4)}
+    assert found["bare"].items == ()
+    assert found["a"].items == (ItemMatch(0, 0, 0.0), ItemMatch(1, 1, 0.0))
+    assert found["bare"].score == -0.5
 
 
 def test_an_index_finds_its_own_collections_first():
@@ -83,12 +324,70 @@ def test_an_index_finds_its_own_collections_first():
     index = CollectionIndex.build(make_encoder(), collections, range(4))
     for place, collection in enumerate(collections):
         best = index.query(collection, k=1)[0]
-        assert (best.id, best.score) == (place, pytest.approx(0, abs=1e-6))
+        assert (best.id, best.score) == (place, 0.0)
+
+
+def test_the_margin_looks_beyond_the_matches():
+    labels = ["x"] * 9 + ["y"]
+    index = CollectionIndex.from_embeddings(np.arange(10.0)[:, None], range(10), labels)
+    assert index.query_vector([0.0], 1).margin == 81.0
+    assert index.query_vector([0.0], 1, exclude=range(1, 9)).margin == 81.0
+    assert index.query_vector([0.0], 1, exclude=9).margin is None
+    assert index.query_vector([0.0], 1, filter={"label": "y"}).margin is None
+    unlabelled = CollectionIndex.from_embeddings(np.arange(3.0)[:, None], range(3))
+    assert unlabelled.query_vector([0.0], 1).margin == 1.0
+    # A label is not the id of a collection without one.
+    mixed = CollectionIndex.from_embeddings([[0.0], [1.0]], ["b", "a"], ["a", None])
+    assert mixed.query_vector([0.0], 1).margin == 1.0
+
+
+def test_a_few_matches_are_looked_up_however_far_the_margin_is():
+    model = {place: Kept(np.full((2, 3), place, np.float32), "x", {}) for place in range(300)}
+    model["far"] = Kept(np.full((1, 3), 1e3, np.float32), "y", {})
+    index = index_of(model)
+    asked = []
+    fetch = index.engine.fetch
+
+    def counted(ids, *, with_members=True):
+        asked.append(len(ids) if with_members else 0)
+        return fetch(ids, with_members=with_members)
+
+    index.engine.fetch = counted
+    found = index.query(torch.zeros(1, 3), 2)
+    assert found.margin == pytest.approx(3e6)
+    assert sum(asked) == 2  # members of two collections, and not of 300
+
+
+def test_an_empty_index_finds_nothing():
+    index = CollectionIndex.create(None, make_encoder())
+    for rerank in (None, "chamfer", "wasserstein"):
+        found = index.query(torch.ones(2, 3), rerank=rerank)
+        assert (found.matches, found.margin, found.num_items) == ((), None, 2)
+        assert found.is_exact
 
 
 def test_an_index_of_bare_vectors_takes_vectors_only():
-    with pytest.raises(InputError, match="built from bare vectors"):
-        make_index().query(torch.zeros(2, 3))
+    index = make_index()
+    for act in (
+        lambda: index.query(torch.zeros(2, 3)),
+        lambda: index.query_many([torch.zeros(2, 3)]),
+        lambda: index.add([torch.zeros(2, 3)], ["new"]),
+        lambda: index.certify({"x": torch.zeros(2, 3)}),
+    ):
+        with pytest.raises(
+            InputError, match=r"built from bare vectors|the nearest centroid"
+        ) as caught:
+            act()
+        assert "\n" not in str(caught.value)
+    for act in (
+        lambda: index.query_embeddings(torch.zeros(2, 3)),
+        lambda: index.add_embeddings(batch(np.zeros((2, 3), np.float32)), ["new"]),
+    ):
+        with pytest.raises(InputError, match="has no aggregator"):
+            act()
+    with pytest.raises(InputError, match="added as a vector, without members"):
+        index.update("id 1", torch.zeros(2, 3))
+    assert index.ids == make_index().ids
 
 
 def test_vectors_of_another_model_or_dimension_are_refused():
@@ -97,16 +396,61 @@ def test_vectors_of_another_model_or_dimension_are_refused():
     for fingerprint in ("two", None):
         with pytest.raises(InputError, match=f"of model {fingerprint}.*model one"):
             known.query_vector([1, 0], fingerprint=fingerprint)
+        with pytest.raises(InputError, match=f"of model {fingerprint}.*model one"):
+            known.add_embeddings([[1, 0]], ["c"], fingerprint=fingerprint)
     with pytest.raises(InputError, match=r"of model one.*model None"):
         make_index().query_vector([1, 0, 0], fingerprint="one")
     for vector in ([1.0, 0.0], [[1.0, 0.0, 0.0]], 1.0):
         with pytest.raises(InputError, match="one vector of dimension 3"):
             make_index().query_vector(vector)
-    with pytest.raises(InputError, match="NaN"):
-        make_index().query_vector([1.0, np.nan, 0.0])
-    for k in (0, -1):
-        with pytest.raises(InputError, match="k must be at least 1"):
-            make_index().query_vector(np.zeros(3), k)
+    for vector in ([1.0, np.nan, 0.0], [1.0, 0.0, 1e16]):
+        with pytest.raises(InputError, match="NaN"):
+            make_index().query_vector(vector)
+    with pytest.raises(InputError, match="not finite, or too large"):
+        make_full_index(1e14).query(torch.full((1, 3), 1e10))
+
+
+BAD_QUESTIONS = {
+    "no k": ({"k": 0}, "k must be at least 1, not 0"),
+    "a negative k": ({"k": -1}, "k must be at least 1, not -1"),
+    "no candidates": ({"num_candidates": 0, "rerank": "chamfer"}, "num_candidates must be"),
+    "a set distance of another name": ({"rerank": "chamfr"}, "Did you mean 'chamfer'"),
+    "a list as filter": ({"filter": ["label"]}, "A filter must be a dict"),
+    "a filter of numbers": ({"filter": {1: 2}}, "A filter must be a dict"),
+    "an id of another type": ({"exclude": [1.5]}, "An id must be"),
+    "a truth value for an id": ({"exclude": True}, "An id must be"),
+    "a number for ids": ({"exclude": 1.5}, "An id must be"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_QUESTIONS)
+def test_what_cannot_be_asked_is_refused_in_one_line(name):
+    options, message = BAD_QUESTIONS[name]
+    index = make_full_index()
+    for ask in (
+        lambda: index.query(torch.zeros(1, 3), **options),
+        lambda: index.neighbours("a", **options),
+        lambda: index.query_embeddings(torch.zeros(1, 3), fingerprint=index.fingerprint, **options),
+        lambda: index.query_vector(torch.zeros(3), fingerprint=index.fingerprint, **options),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            ask()
+        assert "\n" not in str(caught.value)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'reranked'"):
+        index.query(torch.zeros(1, 3), reranked="chamfer")
+
+
+def test_what_is_left_out_is_told_for_each_of_several_queries():
+    index, two = make_full_index(), torch.zeros(2, 1, 3)
+    for exclude in ([["a"]], ["a", "b"], "a", [["a"], "b"]):
+        with pytest.raises(InputError, match="exclude") as caught:
+            index.query_many(list(two), exclude=exclude)
+        assert "\n" not in str(caught.value)
+    found = index.query_many(list(two), exclude=[["a"], []])
+    assert ["a" in {match.id for match in of} for of in found] == [False, True]
+    for exclude in ("a", ["a"], ("a",), {"a"}, np.array(["a"]), [], "", None):
+        found = index.query(two[0], exclude=exclude)
+        assert len(found) == (3 if exclude is None or not len(exclude) else 2)
 
 
 def nested(depth: int) -> list:
@@ -122,6 +466,7 @@ BAD_INDEXES = {
     "NaN": ([[np.nan]], ["a"], {}, "NaN"),
     "too large": ([[1e20]], ["a"], {}, "beyond"),
     "text": ([["x"]], ["a"], {}, "real numbers"),
+    "rows of several lengths": ([[1.0], [1.0, 2.0]], ["a", "b"], {}, "real numbers"),
     "too few ids": ([[1.0], [2.0]], ["a"], {}, "2 collections, but 1 ids"),
     "too many labels": ([[1.0]], ["a"], {"labels": [1, 2]}, "1 collections, but 2 labels"),
     "repeated ids": ([[1.0], [2.0]], ["a", "a"], {}, "'a' is given twice"),
@@ -146,3 +491,15 @@ def test_what_cannot_be_indexed_is_refused_in_one_line(name):
     with pytest.raises(InputError, match=message) as caught:
         CollectionIndex.from_embeddings(vectors, names, **options)
     assert "\n" not in str(caught.value)
+    whole = CollectionIndex.from_embeddings([[0.0]], ["there"])
+    with pytest.raises(InputError) as caught:
+        whole.add_embeddings(vectors, names, **options)
+    assert "\n" not in str(caught.value)
+    assert whole.ids == ("there",)
+
+
+def test_centroids_are_as_exact_as_float32_holds_them():
+    members = np.random.default_rng(0).normal(1e3, 1, (5000, 3)).astype(np.float32)
+    index = index_of({"a": Kept(members, None, {})})
+    found = index.engine.fetch(["a"]).vectors[0]
+    np.testing.assert_array_equal(found, centre(members).astype(np.float32))

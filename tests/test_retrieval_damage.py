@@ -1,77 +1,275 @@
-"""Damaged and tampered indexes are refused in one line."""
+"""Damaged and tampered indexes are refused in one line, or are what they were."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from setrep.errors import InputError
-from setrep.retrieval import CollectionIndex, files
-from tests.indexes import make_full_index, make_index
+from setrep.index.directory import DirectoryEngine
+from setrep.retrieval import CollectionIndex
+from tests.indexes import everything, make_encoder, make_full_index, make_index
+
+QUERY = torch.eye(3)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "emptied"])
+def make_changed_index(place: Path) -> None:
+    """Save an index of two segments, of one of which something is deleted, with a certificate."""
+    make_full_index().save(place)
+    with CollectionIndex.open(place) as index:
+        index.add([QUERY, 2 * QUERY, 3 * QUERY], ["c", 4, "d"], ["y", "x", "z"], [{"q": 1}] * 3)
+        index.remove(["b", "d"])
+        index.certify({"x": 2 * QUERY, "y": QUERY, 3: -QUERY})
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    place = tmp_path_factory.mktemp("damage") / "index"
+    make_changed_index(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def whole(start):
+    return seen(start)
+
+
+@pytest.fixture
+def place(start, tmp_path):
+    shutil.copytree(start, tmp_path / "index")
+    return tmp_path / "index"
+
+
+def use(place: Path):
+    """Return all that an index holds and answers."""
+    with CollectionIndex.open(place) as index:
+        return everything(index), index.query(QUERY, 9), index.query(QUERY, rerank="chamfer")
+
+
+def seen(place: Path):
+    """Return all that an index holds and answers, or none if it is refused in one line."""
+    try:
+        return use(place)
+    except InputError as caught:
+        error = str(caught)
+    assert "\n" not in error
+    assert len(error) < 500, "a long message"
+    return None
+
+
+def files_of(place: Path) -> list[Path]:
+    """Return all files but the lock, whose content says nothing."""
+    return sorted(path for path in place.rglob("*") if path.is_file() and path.name != "lock")
+
+
+# What the engine does not check yet: the manifest itself, and what a right checksum vouches for.
+unchecked = pytest.mark.xfail(reason="the engine does not check it", strict=True)
+NAMES = (
+    *("manifest.json", "index.json", "model.json", "model.safetensors"),
+    *("vectors.npy", "members.npy", "offsets.npy", "rows.json"),
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_damaged_files_are_refused_in_one_line(name, place, whole):
+    assert {path.name for path in files_of(place)} == set(NAMES)
+    assert seen(place) == whole
+    for path in files_of(place):
+        if path.name != name:
+            continue
+        content = path.read_bytes()
+        for damaged in (content[:-3], content[: len(content) // 2], content[:1], b"", None):
+            path.unlink()
+            if damaged is not None:
+                path.write_bytes(damaged)
+            with pytest.raises(InputError) as caught:
+                use(place)
+            assert "\n" not in str(caught.value)
+            assert str(place) in str(caught.value)
+            path.write_bytes(content)
+    assert seen(place) == whole
+
+
 @pytest.mark.parametrize(
     "name",
-    [
-        *("manifest.json", "embeddings.npy", "collections.json"),
-        *("encoder/model.json", "encoder/model.safetensors"),
-    ],
+    [pytest.param(name, marks=unchecked) if name == "manifest.json" else name for name in NAMES],
 )
-def test_damaged_files_are_refused_in_one_line(name, damage, tmp_path):
-    make_full_index().save(tmp_path / "index")
-    path = tmp_path / "index" / name
-    content = path.read_bytes()
-    middle = len(content) // 2
-    if damage == "truncated":
-        path.write_bytes(content[:-3])
-    elif damage == "flipped":
-        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
-    elif damage == "missing":
-        path.unlink()
-    else:
-        path.write_bytes(b"")
-    with pytest.raises(InputError) as caught:
-        CollectionIndex.open(tmp_path / "index")
-    assert "\n" not in str(caught.value)
-    assert str(tmp_path / "index") in str(caught.value)
+def test_a_flipped_bit_changes_no_answer(name, place, whole):
+    generator = np.random.default_rng(len(name))
+    for path in files_of(place):
+        if path.name != name:
+            continue
+        content = path.read_bytes()
+        spots = generator.integers(0, len(content), 200 if name == "manifest.json" else 12)
+        for spot in {0, len(content) - 1, *spots.tolist()}:
+            bit = 1 << int(generator.integers(8))
+            path.write_bytes(content[:spot] + bytes([content[spot] ^ bit]) + content[spot + 1 :])
+            assert seen(place) in (None, whole), (spot, content[spot - 20 : spot + 20])
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["attachments", "segments", "index"])
+def test_a_directory_that_is_gone_is_refused(name, place):
+    shutil.rmtree(place if name == "index" else place / name)
+    assert seen(place) is None
+    place.mkdir(exist_ok=True)
+    (place / name).write_text("")
+    assert seen(place) is None
+
+
+def test_a_lost_lock_is_no_damage(place, whole):
+    (place / "lock").unlink()
+    assert seen(place) == whole
+    with CollectionIndex.open(place) as index:
+        index.remove("a")
 
 
 def change_manifest(directory: Path, **changes: object) -> None:
+    """Change fields of the manifest, or take away those that are to be `...`."""
     path = directory / "manifest.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    content = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({name: of for name, of in content.items() if of is not ...}))
+
+
+ODD = (
+    None,
+    ...,
+    True,
+    -1,
+    0,
+    4,
+    2.5,
+    10**30,
+    "",
+    "other",
+    "x" * 100_000,
+    [],
+    [1],
+    [[]],
+    {},
+    {"a": 1},
+)
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        *("format", "dim", "member_dim", "metric", "attachments", "segments", "note"),
+        pytest.param("schema", marks=unchecked),  # a long one is told in full
+    ],
+)
+def test_fields_of_the_manifest_may_hold_anything(field, place, whole):
+    kept = (place / "manifest.json").read_bytes()
+    fine = {"note": (None,)}.get(field, ())
+    for value in ODD:
+        change_manifest(place, **{field: value})
+        found = seen(place)
+        if value in fine:
+            assert found is not None
+        elif field == "segments" and value in ([], {}, ""):
+            pass  # an index of nothing
+        else:
+            assert found in (None, whole), value
+            assert found is None or field == "schema"  # True is 1
+        (place / "manifest.json").write_bytes(kept)
+    change_manifest(place, more={"x": 1}, setrep_version=7)
+    assert seen(place) in (None, whole)
+
+
+@pytest.mark.parametrize(
+    "field", [pytest.param(field, marks=unchecked) for field in ("name", "sha256", "deleted")]
+)
+def test_fields_of_a_segment_may_hold_anything(field, place):
+    segments = json.loads((place / "manifest.json").read_text())["segments"]
+    for value in (
+        *ODD,
+        "..",
+        "../..",
+        [-1],
+        [99],
+        ["x"],
+        [True],
+        [10**30],
+        [0, 0],
+        {"rows.json": ""},
+    ):
+        changed = {name: of for name, of in {**segments[0], field: value}.items() if of is not ...}
+        change_manifest(place, segments=[changed, *segments[1:]])
+        found = seen(place)
+        is_readable = field == "deleted" and (value in ([], {}, "", [1], [0, 0], [True]))
+        assert found is None or is_readable, value
+    change_manifest(place, segments=[segments[0], segments[0], *segments[1:]])
+    assert seen(place) is None
+
+
+def replace_attachment(place: Path, name: str, content: bytes) -> None:
+    """Change a file of an index, and its checksum, too."""
+    (place / "attachments" / name).write_bytes(content)
+    kept = json.loads((place / "manifest.json").read_text())["attachments"]
+    change_manifest(place, attachments={**kept, name: hashlib.sha256(content).hexdigest()})
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema": 2}, "schema 2"),
-        ({"format": "other"}, "not an index"),
-        ({"fingerprint": "f" * 64}, "another model"),
-        ({"dim": 4}, "does not fit"),
-        ({"num_collections": 2}, "does not fit"),
-        ({"sha256": {}}, "is damaged"),
-        ({"has_encoder": "yes", "sha256": None}, "is damaged"),
-        ({"has_encoder": False, "fingerprint": 5}, "fingerprint that is no text"),
-        ({"schema": "x" * 100_000}, "schema 'x{1,30}\\."),
+        ({"schema": 2}, "is of another schema than 1"),
+        ({"schema": "1"}, "is of another schema than 1"),
+        ({"schema": ...}, "is damaged"),
+        ({"setrep_version": ...}, "is damaged"),
+        ({"fingerprint": 5}, "is damaged"),
+        ({"root": ["/"]}, "is damaged"),
+        ({"encoder_fingerprint": True}, "is damaged"),
+        ({"more": None}, "is damaged"),
+        ({"encoder_fingerprint": "f" * 64}, "names another model"),
     ],
 )
-def test_a_manifest_that_does_not_fit_is_refused(changes, message, tmp_path):
-    make_full_index().save(tmp_path)
-    change_manifest(tmp_path, **changes)
-    with pytest.raises(InputError, match=message):
-        CollectionIndex.open(tmp_path)
+def test_a_description_that_does_not_fit_is_refused(changes, message, place):
+    content = json.loads((place / "attachments" / "index.json").read_text())
+    content = {name: of for name, of in {**content, **changes}.items() if of is not ...}
+    replace_attachment(place, "index.json", json.dumps(content).encode())
+    with pytest.raises(InputError, match=message) as caught:
+        CollectionIndex.open(place)
+    assert "\n" not in str(caught.value)
 
 
-def replace_file(directory: Path, name: str, content: bytes) -> None:
-    """Change a file of an index, and its checksum, too."""
-    (directory / name).write_bytes(content)
-    checksums = json.loads((directory / "manifest.json").read_text())["sha256"]
-    change_manifest(directory, sha256={**checksums, name: files.digest(directory / name)})
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"3", b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize("name", ["index.json", "model.json", "model.safetensors"])
+def test_attachments_tampered_with_are_refused_also_where_the_checksum_is_right(
+    name, content, place
+):
+    replace_attachment(place, name, content)
+    with pytest.raises(InputError) as caught:
+        CollectionIndex.open(place)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_of_another_dimension_is_refused(place, tmp_path):
+    from setrep.set_encoder import vector_set_encoder
+
+    other = vector_set_encoder(5)
+    other.save_pretrained(tmp_path / "model")
+    for name in ("model.json", "model.safetensors"):
+        replace_attachment(place, name, (tmp_path / "model" / name).read_bytes())
+    content = json.loads((place / "attachments" / "index.json").read_text())
+    content |= {"encoder_fingerprint": other.fingerprint, "fingerprint": other.fingerprint}
+    replace_attachment(place, "index.json", json.dumps(content).encode())
+    with pytest.raises(InputError, match="names another model than the index holds"):
+        CollectionIndex.open(place)
+
+
+def replace_file(place: Path, name: str, content: bytes) -> None:
+    """Change a file of the first segment, and its checksum, too."""
+    segments = json.loads((place / "manifest.json").read_text())["segments"]
+    (place / "segments" / segments[0]["name"] / name).write_bytes(content)
+    segments[0]["sha256"][name] = hashlib.sha256(content).hexdigest()
+    change_manifest(place, segments=segments)
 
 
 def as_npy(array: np.ndarray, **savez: np.ndarray) -> bytes:
@@ -80,65 +278,69 @@ def as_npy(array: np.ndarray, **savez: np.ndarray) -> bytes:
     return file.getvalue()
 
 
+def rows(**changes: object) -> bytes:
+    """Return ids and payloads of the three collections of `make_full_index`, changed."""
+    payloads = [{"label": label} for label in ("x", "y", None)]
+    return json.dumps({"ids": ["a", "b", 3], "payloads": payloads, **changes}).encode()
+
+
 TAMPERED = {
-    "a deep table": ("collections.json", b"[" * 100_000, "is damaged"),
-    "a table that is a list": ("collections.json", b"[1]", "is damaged"),
-    "a table without ids": ("collections.json", b'{"labels": [], "metadata": []}', "is damaged"),
-    "a table of numbers": (
-        "collections.json",
-        b'{"ids": 3, "labels": 3, "metadata": 3}',
-        "no lists",
-    ),
-    "no array": ("embeddings.npy", b"", "is damaged"),
-    "half a zip": ("embeddings.npy", b"PK\x03\x04 cut", "is damaged"),
-    "a header of Python 2, cut": (
-        "embeddings.npy",
-        b"\x93NUMPY\x01\x00\x04\x00{(3L",
-        "is damaged",
-    ),
-    "an archive of arrays": ("embeddings.npy", as_npy(np.zeros((3, 3)), x=np.eye(1)), "is damaged"),
-    "NaN": ("embeddings.npy", as_npy(np.full((3, 3), np.nan, np.float32)), "NaN or huge"),
-    "huge values": ("embeddings.npy", as_npy(np.full((3, 3), -1e38, np.float32)), "NaN or huge"),
+    "a deep table": ("rows.json", b"[" * 100_000),
+    "a table that is a list": ("rows.json", b"[1]"),
+    "a table without ids": ("rows.json", b'{"payloads": []}'),
+    "a table of numbers": ("rows.json", rows(ids=3)),
+    "an id twice": ("rows.json", rows(ids=["a", "a", "b"])),
+    "an id that is another segment's": ("rows.json", rows(ids=["c", "b", 3])),
+    "an id that is no name": ("rows.json", rows(ids=["a", "b", True])),
+    "too few ids": ("rows.json", rows(ids=["a", "b"])),
+    "too few payloads": ("rows.json", rows(payloads=[{"label": "x"}] * 2)),
+    "payloads that are none": ("rows.json", rows(payloads=["x", 3, None])),
+    "payloads without a label": ("rows.json", rows(payloads=[{}] * 3)),
+    "labels that are none": ("rows.json", rows(payloads=[{"label": [1]}] * 3)),
+    "sources that are none": ("rows.json", rows(payloads=[{"label": "x", "sources": 3}] * 3)),
+    "no array": ("vectors.npy", b""),
+    "a header of Python 2, cut": ("vectors.npy", b"\x93NUMPY\x01\x00\x04\x00{(3L"),
+    "an archive of arrays": ("vectors.npy", as_npy(np.zeros((3, 3)), x=np.eye(1))),
+    "NaN": ("vectors.npy", as_npy(np.full((3, 3), np.nan, np.float32))),
+    "huge values": ("vectors.npy", as_npy(np.full((3, 3), -1e38, np.float32))),
+    "another dimension": ("vectors.npy", as_npy(np.zeros((3, 4), np.float32))),
+    "other numbers": ("vectors.npy", as_npy(np.zeros((3, 3), np.complex64))),
+    "text": ("vectors.npy", as_npy(np.full((3, 3), "x"))),
+    "pickled vectors": ("vectors.npy", as_npy(np.full((3, 3), None))),
+    "one axis": ("members.npy", as_npy(np.zeros(9, np.float32))),
+    "fewer members": ("members.npy", as_npy(np.zeros((8, 3), np.float32))),
+    "offsets that fall": ("offsets.npy", as_npy(np.array([0, 5, 2, 9]))),
+    "offsets below zero": ("offsets.npy", as_npy(np.array([0, -2, 5, 9]))),
+    "offsets of two axes": ("offsets.npy", as_npy(np.array([[0, 2, 5, 9]]))),
+    "broken offsets": ("offsets.npy", as_npy(np.array([0, 2.5, 5, 9]))),
 }
 
 
-@pytest.mark.parametrize("name", TAMPERED)
-def test_files_tampered_with_are_refused_also_where_the_checksum_is_right(name, tmp_path):
-    file, content, message = TAMPERED[name]
-    make_full_index().save(tmp_path)
-    replace_file(tmp_path, file, content)
-    with pytest.raises(InputError, match=message) as caught:
-        CollectionIndex.open(tmp_path)
+UNCHECKED = (
+    *("an id that is another segment's", "payloads that are none", "payloads without a label"),
+    *("labels that are none", "sources that are none", "other numbers", "text", "broken offsets"),
+)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=unchecked if name in UNCHECKED else ()) for name in TAMPERED]
+)
+def test_files_tampered_with_are_refused_also_where_the_checksum_is_right(name, place):
+    replace_file(place, *TAMPERED[name])
+    assert seen(place) is None
+
+
+def test_an_index_of_another_kind_is_refused(tmp_path):
+    DirectoryEngine.create(tmp_path / "index", 3, 3).close()
+    with pytest.raises(InputError, match="holds no index of collections") as caught:
+        CollectionIndex.open(tmp_path / "index")
     assert "\n" not in str(caught.value)
-
-
-def test_an_index_of_nothing_is_refused(tmp_path):
-    make_index().save(tmp_path)
-    replace_file(tmp_path, "embeddings.npy", as_npy(np.zeros((0, 3), np.float32)))
-    replace_file(tmp_path, "collections.json", b'{"ids": [], "labels": [], "metadata": []}')
-    change_manifest(tmp_path, num_collections=0)
-    with pytest.raises(InputError, match="does not fit"):
-        CollectionIndex.open(tmp_path)
-
-
-def test_a_deep_manifest_is_refused(tmp_path):
+    make_encoder().save_pretrained(tmp_path / "model")
+    for place in (tmp_path / "model", tmp_path / "nowhere", tmp_path):
+        with pytest.raises(InputError, match="There is no index at"):
+            CollectionIndex.open(place)
     (tmp_path / "manifest.json").write_text("[" * 100_000)
-    with pytest.raises(InputError, match="is not an index"):
+    with pytest.raises(InputError, match="is damaged or of something else"):
         CollectionIndex.open(tmp_path)
-
-
-def test_a_missing_index_is_said_so(tmp_path):
-    with pytest.raises(InputError, match="There is no index at"):
-        CollectionIndex.open(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="is not an index"):
-        CollectionIndex.open(tmp_path)
-
-
-def test_pickled_vectors_are_never_loaded(tmp_path):
-    make_index().save(tmp_path)
-    np.save(tmp_path / "embeddings.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    manifest["sha256"]["embeddings.npy"] = files.digest(tmp_path / "embeddings.npy")
-    change_manifest(tmp_path, **manifest)
-    with pytest.raises(InputError, match="is damaged"):
-        CollectionIndex.open(tmp_path)
+    make_index().save(tmp_path / "whole")
+    assert len(CollectionIndex.open(tmp_path / "whole")) == 6

@@ -8,6 +8,9 @@ from hypothesis import strategies as st
 
 from setrep.errors import InputError
 from setrep.index import exact, search
+from setrep.index.bank import Bank
+from setrep.index.filters import Column
+from setrep.index.records import matches
 from setrep.index.search import top_k
 from tests.embeddings import METRICS, random_vectors
 
@@ -228,3 +231,58 @@ def test_training_precision_does_not_reach_the_search(metric):
             backend.fp32_precision = precision
     assert found[0].equal(expected[0])
     assert found[1].equal(expected[1])
+
+
+@every_metric
+@pytest.mark.parametrize("offset", [0, 100])
+def test_a_prepared_bank_gives_the_same_bits_also_of_some_of_its_items(metric, offset):
+    bank, queries = (random_vectors(n, 16, seed=n) + offset for n in (300, 40))
+    prepared = Bank.of(bank, metric)
+    assert (prepared.near is prepared.values) == (metric == "inner_product" or offset == 0)
+    found = top_k(queries, prepared, 7, metric=metric)
+    expected = top_k(queries, bank, 7, metric=metric)
+    assert found[0].equal(expected[0])
+    assert found[1].equal(expected[1])
+    rows = torch.arange(1, 300, 3)
+    for backend in ("faiss", "torch"):
+        some = top_k(queries, prepared.take(rows), 7, metric=metric, backend=backend)
+        expected = top_k(queries, bank[rows], 7, metric=metric, backend=backend)
+        assert some[0].equal(expected[0])
+        assert some[1].equal(expected[1])
+
+
+@every_backend
+def test_a_bank_far_from_the_origin_is_moved_so_that_no_search_scans(backend, monkeypatch):
+    far = random_vectors(500, 8, seed=32) + 1000
+    monkeypatch.setattr(search, "scan", None)
+    _, index = top_k(far[:50], far, 1, metric="euclidean", backend=backend)
+    assert index.squeeze(1).equal(torch.arange(50))
+
+
+def test_a_bank_of_the_other_metric_is_refused():
+    with pytest.raises(InputError, match="prepared for 'euclidean', not 'inner_product'"):
+        top_k(torch.ones(1, 3), Bank.of(torch.ones(5, 3), "euclidean"), 2)
+
+
+NAN = float("nan")
+scalars = st.sampled_from([0, 1, 2, True, False, 1.0, 0.5, NAN, None, "a", "1", "", b"a"])
+values = st.one_of(
+    scalars,
+    st.sampled_from([1, True, 1.0, NAN]),
+    st.lists(scalars, max_size=2),
+    st.lists(scalars, max_size=2).map(tuple),
+    st.sampled_from([frozenset({1}), {1}, {"a": 1}, {"a": True}, bytearray(b"a")]),
+)
+fields = st.sampled_from(["x", "y"])
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.dictionaries(fields, values, min_size=1), min_size=5, max_size=12),
+    st.dictionaries(fields, st.lists(values, min_size=1), min_size=1, max_size=2),
+)
+def test_columns_choose_the_rows_that_match(payloads, where):
+    is_chosen = np.ones(len(payloads), bool)
+    for field, allowed in where.items():
+        is_chosen &= Column(field, payloads).rows(allowed)
+    assert is_chosen.tolist() == [matches(one, where) for one in payloads]

@@ -1,4 +1,4 @@
-"""The embedded engine: a directory, searched exactly through FAISS."""
+"""The embedded engine: a directory, searched through FAISS."""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
 
 from setrep.errors import InputError
+from setrep.index import index_files
 from setrep.index import segments as files
+from setrep.index.kinds import FEWEST, FLAT, Kind, SearchKind
 from setrep.index.local import LocalEngine, Rows
 from setrep.index.metric import Metric
 from setrep.index.records import Records, join
 from setrep.index.segments import Manifest, SegmentEntry
 
+if TYPE_CHECKING:  # writing an index imports no torch
+    from setrep.index.approximate import Approximate
+
 T = TypeVar("T")
 MOST_DELETED = 0.5  # of a segment, before it is written anew
 MOST_SEGMENTS = 32  # before they are written as one
+MOST_FLAT = 0.25  # of an indexed segment, in others, before it is joined with them
 
 
 class DirectoryEngine(LocalEngine):
@@ -37,6 +43,7 @@ class DirectoryEngine(LocalEngine):
             [entry.deleted for entry in manifest.segments],
         )
         self._lock: BinaryIO | None = None
+        self._read_index: tuple[str, Approximate] | None = None  # with the name of its file
 
     @classmethod
     def create(
@@ -100,6 +107,46 @@ class DirectoryEngine(LocalEngine):
         self._begin()
         self._replace_manifest(replace(self.manifest, note=note))
 
+    @property
+    def kind(self) -> SearchKind:
+        """What the engine searches by, and what was measured of it."""
+        return self.manifest.segments[0].kind if self.manifest.segments else FLAT
+
+    def set_kind(self, kind: Kind | Literal["auto"], *, target_recall: float = 0.95) -> SearchKind:
+        """Search by another kind of index, which becomes one more file of a segment."""
+        self._begin()  # before the work is done
+        return super().set_kind(kind, target_recall=target_recall)
+
+    @property
+    def _index(self) -> Approximate:
+        """The index of the first segment, read when it is first searched."""
+        from setrep.index.approximate import read_index
+
+        entry = self.manifest.segments[0]
+        if self._read_index is None or self._read_index[0] != entry.index_file:
+            path = index_files.index_path(self.folder, entry)
+            index = read_index(path, entry.kind, len(self._parts[0]), self.dim)
+            self._read_index = entry.index_file, index
+        return self._read_index[1]
+
+    def _index_by(self, whole: Records | None, index: Approximate | None) -> None:
+        entries, parts = list(self.manifest.segments), list(self._parts)
+        if whole is None or index is None:
+            entries[:1] = [index_files.without_index(entry) for entry in entries[:1]]
+        elif parts and whole is parts[0]:
+            entries = [self._indexed(entries[0], index)]
+        else:
+            entry = self._written(lambda: files.write_segment(self.folder, whole))
+            entries, parts = [self._indexed(entry, index)], [self._read(entry, self.manifest)]
+        self._replace(entries, parts, self.note)
+
+    def _indexed(self, entry: SegmentEntry, index: Approximate) -> SegmentEntry:
+        """Write an index of a segment."""
+        content = index.content()
+        return self._written(
+            lambda: index_files.write_index(self.folder, entry, index.found, content)
+        )
+
     def close(self) -> None:
         """Let another process write; this one may go on reading."""
         if self._lock is not None:
@@ -133,9 +180,13 @@ class DirectoryEngine(LocalEngine):
                 )
 
     def _commit(self, entries: list[SegmentEntry], parts: list[Records]) -> None:
-        """Make the segments the index, fewer of them where that pays, and sweep what is no more."""
+        """Make the segments the index, fewer of them where that pays."""
         entries, parts = self._compacted(entries, parts)
-        self._replace_manifest(replace(self.manifest, segments=tuple(entries), note=None))
+        self._replace(entries, parts, None)
+
+    def _replace(self, entries: list[SegmentEntry], parts: list[Records], note: str | None) -> None:
+        """Make the segments the index, and sweep what is no more."""
+        self._replace_manifest(replace(self.manifest, segments=tuple(entries), note=note))
         self._hold(parts, [entry.deleted for entry in entries])
         with suppress(OSError):  # what cannot be removed now, the next writer removes
             files.sweep(self.folder, self.manifest)
@@ -153,7 +204,10 @@ class DirectoryEngine(LocalEngine):
             for entry, part in zip(entries, parts, strict=True)
         ]
         if len(entries) > MOST_SEGMENTS:
-            wasteful = [True] * len(entries)
+            is_index_kept = entries[0].kind != FLAT and (
+                sum(len(part) for part in parts[1:]) <= MOST_FLAT * len(parts[0])
+            )
+            wasteful = [wasteful[0] or not is_index_kept, *[True] * (len(entries) - 1)]
         if not any(wasteful):
             return entries, parts
         # All from the first on, so that the order in which they were added stays.
@@ -166,6 +220,12 @@ class DirectoryEngine(LocalEngine):
         if not len(joined):
             return entries[:first], parts[:first]
         entry = self._written(lambda: files.write_segment(self.folder, joined))
+        kind = entries[0].kind
+        if first == 0 and kind != FLAT and len(joined) >= FEWEST:
+            from setrep.index.tuning import build
+
+            index = build(joined.vectors, self.metric, kind.kind, 1.0, kind.parameters)
+            entry = self._indexed(entry, index)
         return [*entries[:first], entry], [*parts[:first], self._read(entry, self.manifest)]
 
     def _written(self, act: Callable[[], T]) -> T:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from types import TracebackType
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
 from setrep.errors import InputError
+from setrep.index.kinds import FLAT, Kind, SearchKind, check_kind
 from setrep.index.metric import Metric
 from setrep.index.records import Name, Records, Where
 
@@ -27,7 +29,6 @@ class Engine(ABC):
     dim: int
     member_dim: int
     metric: Metric
-    is_exact: bool
 
     @abstractmethod
     def add(self, records: Records) -> None:
@@ -115,6 +116,31 @@ class Engine(ABC):
     @abstractmethod
     def close(self) -> None:
         """Let go of files and connections; the engine is of no more use."""
+
+    @property
+    def kind(self) -> SearchKind:
+        """What the engine searches by, and what was measured of it."""
+        return FLAT
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether a search finds the nearest, and not only most of them."""
+        return self.kind.kind == "flat"
+
+    def set_kind(self, kind: Kind | Literal["auto"], *, target_recall: float = 0.95) -> SearchKind:
+        """Search by another kind of index from now on, with as little work as reaches the recall.
+
+        `auto` chooses by the number of collections. What is found has its exact score by any kind,
+        and a search with `where` is exact.
+
+        Raises:
+            InputError: the engine has no such kind, there are too few collections, FAISS is
+                missing, or another process writes.
+        """
+        check_kind(kind, target_recall)
+        if kind not in ("flat", "auto"):
+            raise InputError(f"This engine searches by kind 'flat' alone, not by '{kind}'.")
+        return FLAT
 
     def check_queries(self, queries: Float[NDArray[np.float32], "query dim"], k: int) -> None:
         """Refuse what cannot be searched."""

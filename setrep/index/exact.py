@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
+from setrep.index.bank import Bank
 from setrep.index.metric import Metric
 from setrep.index.scores import error_bound, move, score_all
 
@@ -38,9 +39,10 @@ def _sum_rows(values: Float64[Tensor, "row n"]) -> Float64[Tensor, " row"]:
     """Add halves until one column is left: unlike in `sum`, only `n` decides the order."""
     while values.shape[1] > 1:
         half = values.shape[1] // 2
-        rest = values[:, 2 * half :]
+        last = values[:, -1] if values.shape[1] % 2 else None
         values = values[:, :half] + values[:, half : 2 * half]
-        values[:, : rest.shape[1]] += rest
+        if last is not None:
+            values[:, 0] += last
     return values.sum(dim=1)
 
 
@@ -50,40 +52,46 @@ def choose(
     candidates: Int64[Tensor, "query candidate"],
     k: int,
     metric: Metric,
+    *,
+    has_gaps: bool = False,
 ) -> Best:
-    """Return the `k` best of each query's candidates, of equal ones the lowest positions."""
+    """Return the `k` best of each query's candidates, of equal ones the lowest positions.
+
+    With gaps, a candidate -1 is none; it scores -inf and comes last.
+    """
     items = candidates.sort(dim=1).values
-    rows = torch.arange(len(items), device=items.device).repeat_interleave(items.shape[1])
-    scores = score_pairs(queries, bank, rows, items.flatten(), metric).view(items.shape)
+    rows = torch.arange(len(items), device=items.device).unsqueeze(1).expand_as(items)
+    places = items.clamp(min=0) if has_gaps else items
+    pairs = rows.reshape(-1), places.reshape(-1)
+    scores = score_pairs(queries, bank, *pairs, metric).view(items.shape)
+    if has_gaps:
+        scores.masked_fill_(items < 0, -torch.inf)
     scores, order = scores.sort(dim=1, descending=True, stable=True)
     return scores[:, :k], items.gather(1, order[:, :k])
 
 
 def scan(
     queries: Float[Tensor, "query dim"],
-    bank: Float[Tensor, "item dim"],
-    centre: Float64[Tensor, " dim"] | None,
+    bank: Bank,
     k: int,
-    metric: Metric,
 ) -> Best:
     """Return the `k` best of the whole bank; slower, but no rounding hides one from it."""
     chunk = max(1, SCANNED_AT_ONCE // len(bank))
-    parts = [_scan_chunk(some, bank, centre, k, metric) for some in torch.split(queries, chunk)]
+    parts = [_scan_chunk(some, bank, k) for some in torch.split(queries, chunk)]
     return torch.cat([scores for scores, _ in parts]), torch.cat([items for _, items in parts])
 
 
-def _scan_chunk(
-    queries: Tensor, bank: Tensor, centre: Tensor | None, k: int, metric: Metric
-) -> Best:
+def _scan_chunk(queries: Tensor, bank: Bank, k: int) -> Best:
     """Measure all pairs whose float64 product leaves it open whether they are among the best."""
-    moved = move(queries, centre, torch.float64)
-    step = max(1, SCANNED_AT_ONCE // max(1, bank.shape[1]))
-    pieces = (move(piece, centre, torch.float64) for piece in torch.split(bank, step))
+    metric, values = bank.metric, bank.values
+    moved = move(queries, bank.centre, torch.float64)
+    step = max(1, SCANNED_AT_ONCE // max(1, values.shape[1]))
+    pieces = (move(piece, bank.centre, torch.float64) for piece in torch.split(values, step))
     rough = torch.cat([score_all(moved, piece, metric) for piece in pieces], dim=1)
     kth = rough.topk(k, dim=1).values[:, -1]
-    limit = kth - 2 * error_bound(moved, bank, kth, metric, torch.float64)
+    limit = kth - 2 * error_bound(moved, bank.widest, kth, metric, torch.float64)
     rows, items = (rough >= limit.unsqueeze(1)).nonzero(as_tuple=True)
-    scores = score_pairs(queries, bank, rows, items, metric)
+    scores = score_pairs(queries, values, rows, items, metric)
     order = scores.argsort(descending=True, stable=True)
     order = order[rows[order].argsort(stable=True)]
     counts = rows.bincount(minlength=len(queries))

@@ -1,32 +1,37 @@
-"""Engines of this process: exact search, through FAISS where it is installed."""
+"""Engines of this process: exact and approximate search, through FAISS where it is installed."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 
 from setrep.errors import InputError
 from setrep.index.engine import Engine, Found
-from setrep.index.filters import Column
+from setrep.index.filters import Columns
+from setrep.index.kinds import FLAT, Kind, SearchKind, check_kind, kind_for
 from setrep.index.metric import Metric
 from setrep.index.records import Name, Records, Where, check, join
 
 if TYPE_CHECKING:  # writing an index imports no torch
+    from setrep.index.approximate import Approximate
     from setrep.index.bank import Bank
+    from setrep.index.mixed import Mixed
 
 Rows = tuple[int, ...]
 
 
 class LocalEngine(Engine):
-    """Keeps collections in parts that never change, and the rows of each that are deleted."""
+    """Keeps collections in parts that never change, and the rows of each that are deleted.
 
-    is_exact = True
+    By a kind other than flat, the first part has an approximate index; all others are searched
+    exactly, and so is everything where the index finds too few.
+    """
 
     def __init__(
         self,
@@ -42,6 +47,15 @@ class LocalEngine(Engine):
     @abstractmethod
     def _change(self, deleted: list[Rows], records: Records | None) -> None:
         """Delete these rows of each part and add a part, if there is one: both or neither."""
+
+    @abstractmethod
+    def _index_by(self, whole: Records | None, index: Approximate | None) -> None:
+        """Hold one part, which an index is of; or the parts that there are, and no index."""
+
+    @property
+    @abstractmethod
+    def _index(self) -> Approximate:
+        """The index of the first part, where the kind is not flat."""
 
     def add(self, records: Records) -> None:
         """Keep more collections, all of them or on an error none."""
@@ -72,40 +86,42 @@ class LocalEngine(Engine):
     ) -> list[Found]:
         """Return the `k` nearest collections of each query, best first."""
         self.check_queries(queries, k)
-        if not self._names:
+        names, rows = (
+            self._names,
+            None if where is None else self._columns.rows(where, len(self._names)),
+        )
+        if rows is not None:
+            names = [names[row] for row in rows.tolist()]
+        if not names:
             return [[] for _ in queries]
         import torch
 
         from setrep.index.search import top_k
 
-        bank, names = self._bank, self._names
-        if where is not None:
-            rows = self._rows(where)
-            bank, names = bank.take(torch.from_numpy(rows)), [names[row] for row in rows.tolist()]
-        if not names:
-            return [[] for _ in queries]
-        scores, places = top_k(
-            torch.from_numpy(np.ascontiguousarray(queries)),
-            bank,
-            min(k, len(names)),
-            metric=self.metric,
-        )
+        asked, k = torch.from_numpy(np.ascontiguousarray(queries)), min(k, len(names))
+        if rows is None and not self.is_exact:
+            scores, places = self._mixed.search(asked, k)
+        else:
+            bank = self._bank if rows is None else self._bank.take(torch.from_numpy(rows))
+            scores, places = top_k(asked, bank, k, metric=self.metric)
         return [
             [(names[place], score) for place, score in zip(row, of_row, strict=True)]
             for row, of_row in zip(places.tolist(), scores.tolist(), strict=True)
         ]
 
-    def _rows(self, where: Where) -> Int64[NDArray[np.int64], " row"]:
-        """Return which of all collections a filter lets pass."""
-        is_chosen = np.ones(len(self._names), dtype=np.bool_)
-        for field, allowed in where.items():
-            if field not in self._columns:
-                payloads = (
-                    self._parts[number].payloads[row] for number, row in self._places.values()
-                )
-                self._columns[field] = Column(field, payloads)
-            is_chosen &= self._columns[field].rows(allowed)
-        return np.flatnonzero(is_chosen)
+    def set_kind(self, kind: Kind | Literal["auto"], *, target_recall: float = 0.95) -> SearchKind:
+        """Search by another kind of index; one that is not flat joins all parts into one."""
+        check_kind(kind, target_recall)
+        wanted = kind_for(self.count()) if kind == "auto" else kind
+        if wanted == "flat":
+            self._index_by(None, None)
+            return self.kind
+        from setrep.index.tuning import build
+
+        is_whole = len(self._parts) == 1 and bool(self._live[0].all())
+        whole = self._parts[0] if is_whole else join([self._nothing, *self.iterate()])
+        self._index_by(whole, build(whole.vectors, self.metric, wanted, target_recall))
+        return self.kind
 
     def fetch(self, ids: Sequence[Name], *, with_members: bool = True) -> Records:
         """Return collections by their ids, in the order asked for."""
@@ -138,7 +154,7 @@ class LocalEngine(Engine):
     def _hold(self, parts: Sequence[Records], deleted: Sequence[Rows]) -> None:
         """Hold other parts from now on."""
         self._parts, self._deleted = list(parts), list(deleted)
-        for name in ("_live", "_places", "_names", "_bank", "_columns"):
+        for name in ("_live", "_places", "_names", "_bank", "_mixed", "_columns"):
             self.__dict__.pop(name, None)
 
     @cached_property
@@ -165,22 +181,45 @@ class LocalEngine(Engine):
 
     @cached_property
     def _bank(self) -> Bank:
-        """Embeddings in the order that they were added; one whole part is not copied."""
+        """Embeddings in the order that they were added."""
         import torch
 
         from setrep.index.bank import Bank
 
-        if len(self._parts) == 1 and bool(self._live[0].all()):
-            vectors = self._parts[0].vectors
-        else:
-            kept = [part.vectors[live] for part, live in zip(self._parts, self._live, strict=True)]
-            vectors = np.concatenate([self._nothing.vectors, *kept])
-        return Bank.of(torch.from_numpy(vectors), self.metric)
+        return Bank.of(torch.from_numpy(self._vectors(0)), self.metric)
 
     @cached_property
-    def _columns(self) -> dict[str, Column]:
-        """Fields of payloads that filters have asked for."""
-        return {}
+    def _mixed(self) -> Mixed:
+        """The indexed part and the rest."""
+        import torch
+
+        from setrep.index.bank import Bank
+        from setrep.index.mixed import Mixed
+
+        vectors, rest = self._parts[0].vectors, torch.from_numpy(self._vectors(1))
+        return Mixed(
+            self._index,
+            torch.from_numpy(vectors),
+            self._live[0],
+            Bank.of(rest, self.metric) if len(rest) else None,
+            lambda: self._bank,
+            self.metric,
+        )
+
+    def _vectors(self, first: int) -> Float[NDArray[np.float32], "collection dim"]:
+        """Return the embeddings of the parts from the first on; one whole part is not copied."""
+        parts, live = self._parts[first:], self._live[first:]
+        if len(parts) == 1 and bool(live[0].all()):
+            return parts[0].vectors
+        kept = [part.vectors[rows] for part, rows in zip(parts, live, strict=True)]
+        return np.concatenate([self._nothing.vectors, *kept])
+
+    @cached_property
+    def _columns(self) -> Columns:
+        """Fields of payloads, for filters."""
+        return Columns(
+            lambda: (self._parts[number].payloads[row] for number, row in self._places.values())
+        )
 
     @cached_property
     def _nothing(self) -> Records:
@@ -217,6 +256,7 @@ class MemoryEngine(LocalEngine):
         super().__init__(dim, member_dim, metric)
         self._attachments = dict(attachments or {})
         self._note: str | None = None
+        self._built: Approximate | None = None
 
     def attachment(self, name: str) -> bytes:
         """Return a file that was given with the index."""
@@ -232,6 +272,23 @@ class MemoryEngine(LocalEngine):
     def annotate(self, note: str | None) -> None:
         """Note something of what the index holds now; any change takes it away."""
         self._note = note
+
+    @property
+    def kind(self) -> SearchKind:
+        """What the engine searches by, and what was measured of it."""
+        return FLAT if self._built is None else self._built.found
+
+    @property
+    def _index(self) -> Approximate:
+        assert self._built is not None
+        return self._built
+
+    def _index_by(self, whole: Records | None, index: Approximate | None) -> None:
+        self._built = index
+        if whole is None:
+            self._hold(self._parts, self._deleted)
+        else:
+            self._hold([whole], [()])
 
     def _change(self, deleted: list[Rows], records: Records | None) -> None:
         self._note = None

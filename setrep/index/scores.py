@@ -12,9 +12,17 @@ from torch import Tensor
 from setrep.index.metric import Metric
 
 
-def centre_of(bank: Float[Tensor, "item dim"], metric: Metric) -> Float64[Tensor, " dim"] | None:
-    """Return what both sides are moved by; only distances stay the same when both move."""
-    return bank.mean(dim=0, dtype=torch.float64) if metric == "euclidean" else None
+def centre_of(
+    bank: Float[Tensor, "item dim"], norms: Float[Tensor, " item"]
+) -> Float64[Tensor, " dim"] | None:
+    """Return what both sides of a distance are moved by, or none where that would gain little.
+
+    The bound of rounding grows with the square of lengths, which a move to the mean halves at least
+    where the mean is longer than the spread about it.
+    """
+    mean = bank.mean(dim=0, dtype=torch.float64)
+    is_far = 2 * mean.square().sum() > norms.double().square().mean()
+    return mean if bool(is_far) else None
 
 
 def move(
@@ -44,7 +52,7 @@ def score_all(
 
 def error_bound(
     queries: Float[Tensor, "query dim"],
-    bank: Float[Tensor, "item dim"],
+    widest: Float64[Tensor, ""] | None,
     kth: Float64[Tensor, " query"],
     metric: Metric,
     dtype: torch.dtype,
@@ -55,14 +63,14 @@ def error_bound(
     \qquad c = d + 16 $$
 
     An item nearer than the k-th has $\|y\| < \|x\| + \|x - y_k\|$, so that no outlier of the bank
-    widens the bound of distances. Both sides are moved already.
+    widens the bound of distances. Queries are moved already; `widest` is the largest norm of the
+    bank, which inner products ask for.
     """
     dim = queries.shape[1]
     length = torch.linalg.vector_norm(queries, dim=1, dtype=torch.float64)
     if metric == "inner_product":
-        wide = torch.promote_types(bank.dtype, torch.float32)
-        widest = torch.linalg.vector_norm(bank, dim=1, dtype=wide).max().double()
-        reach = length * (widest.square() + dim * torch.finfo(wide).tiny).sqrt()  # lost squares
+        assert widest is not None
+        reach = length * widest
     else:
         reach = (2 * length + kth.neg().clamp(min=0).sqrt()).square()
     finest = torch.finfo(dtype)

@@ -9,10 +9,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from setrep.errors import InputError
-from setrep.index.exact import choose, scan
+from setrep.index.bank import Bank, check_values
+from setrep.index.exact import Best, choose, scan
 from setrep.index.faiss_door import faiss_knn, load_faiss
-from setrep.index.metric import LARGEST_VALUE, Metric
-from setrep.index.scores import centre_of, error_bound, move, score_all
+from setrep.index.metric import Metric
+from setrep.index.scores import error_bound, move, score_all
 
 Backend = Literal["auto", "faiss", "torch"]
 Neighbours = tuple[Float[Tensor, "query k"], Int64[Tensor, "query k"]]
@@ -24,7 +25,7 @@ SPARE = 4  # fetched beyond k: without them the k-th is seldom far enough from t
 @torch.no_grad()
 def top_k(
     queries: Float[Tensor, "query dim"],
-    bank: Float[Tensor, "item dim"],
+    bank: Float[Tensor, "item dim"] | Bank,
     k: int,
     *,
     metric: Metric = "inner_product",
@@ -42,37 +43,53 @@ def top_k(
     Tight clusters far apart take the scan, which costs up to about as much again; so do items
     equal beyond the k-th place, at a float64 measurement of each.
 
+    A `Bank` of the same metric saves what is done to the bank alone, for those who search it again.
+
     `auto` takes FAISS for tensors on the CPU when it imports, else torch on the tensors' device.
     Never call this in a forked worker: FAISS hangs when its parent has used it before the fork.
 
     Raises:
         InputError: shapes, `k`, values or names do not fit.
     """
+    scores, index = top_k_wide(queries, bank, k, metric, backend)
+    return scores.float() + 0, index  # -0 becomes 0
+
+
+@torch.no_grad()
+def top_k_wide(
+    queries: Float[Tensor, "query dim"],
+    bank: Float[Tensor, "item dim"] | Bank,
+    k: int,
+    metric: Metric,
+    backend: Backend = "auto",
+) -> Best:
+    """Return what `top_k` does, the scores as they were measured."""
     _check(queries, bank, k, metric, backend)
+    prepared = bank if isinstance(bank, Bank) else Bank.of(bank, metric)
     faiss = None
     if backend == "faiss" or (backend == "auto" and not queries.is_cuda):
         faiss = load_faiss(is_required=backend == "faiss")
     if not len(queries):
-        empty = torch.zeros(0, k, device=queries.device)
+        empty = torch.zeros(0, k, dtype=torch.float64, device=queries.device)
         return empty, empty.long()
-    centre = centre_of(bank, metric)
-    near = move(queries, centre, torch.float32), move(bank, centre, torch.float32)
+    moved = move(queries.detach(), prepared.centre, torch.float32)
     num_fetched = min(k + SPARE, len(bank))
     if faiss is None:
-        rough, candidates = _search_torch(*near, num_fetched, metric)
+        rough, candidates = _search_torch(moved, prepared.near, num_fetched, metric)
     else:
-        rough, candidates = faiss_knn(faiss, *near, num_fetched, metric)
-    scores, index = choose(queries, bank, candidates, k, metric)
+        rough, candidates = faiss_knn(faiss, moved, prepared.near, num_fetched, metric)
+    scores, index = choose(queries, prepared.values, candidates, k, metric)
     if num_fetched < len(bank):
-        highest_missed = rough[:, -1] + error_bound(*near, scores[:, -1], metric, torch.float32)
-        is_open = scores[:, -1] <= highest_missed
+        bound = error_bound(moved, prepared.widest, scores[:, -1], metric, torch.float32)
+        is_open = scores[:, -1] <= rough[:, -1] + bound
         if bool(is_open.any()):
-            scores[is_open], index[is_open] = scan(queries[is_open], bank, centre, k, metric)
-    return scores.float() + 0, index  # -0 becomes 0
+            scores[is_open], index[is_open] = scan(queries[is_open], prepared, k)
+    return scores, index
 
 
-def _check(queries: Tensor, bank: Tensor, k: int, metric: str, backend: str) -> None:
+def _check(queries: Tensor, given: Tensor | Bank, k: int, metric: str, backend: str) -> None:
     """Refuse what cannot be searched."""
+    bank = given.values if isinstance(given, Bank) else given
     if metric not in ("inner_product", "euclidean"):
         raise InputError(f"Metric '{metric}' is unknown; use 'inner_product' or 'euclidean'.")
     if backend not in ("auto", "faiss", "torch"):
@@ -90,12 +107,9 @@ def _check(queries: Tensor, bank: Tensor, k: int, metric: str, backend: str) -> 
         raise InputError(
             f"Asked for {k} neighbours in a bank of {len(bank)}; use 1 to {len(bank)}."
         )
-    for name, values in (("queries", queries), ("bank", bank)):
-        if values.numel() and not float(torch.stack(values.aminmax()).abs().max()) < LARGEST_VALUE:
-            raise InputError(
-                f"The {name} hold NaN, infinity or values beyond {LARGEST_VALUE:g}. "
-                f"Check the model's weights, or scale the embeddings."
-            )
+    if isinstance(given, Bank) and given.metric != metric:
+        raise InputError(f"The bank was prepared for '{given.metric}', not '{metric}'.")
+    check_values("queries", queries)
 
 
 def _search_torch(queries: Tensor, bank: Tensor, k: int, metric: Metric) -> Neighbours:

@@ -6,6 +6,7 @@
     segments/<name>/members.npy   embeddings of their members
     segments/<name>/offsets.npy   where the members of each begin
     segments/<name>/rows.json     ids and payloads
+    segments/<name>/*.faiss       an approximate index of the vectors, if there is one
 
 A segment is written under its own name and counts from the moment that the manifest names it. So a
 kill leaves the old index or the new one, and at worst a segment that the next writer removes.
@@ -20,21 +21,21 @@ import secrets
 import shutil
 import tokenize
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from setrep import __version__
 from setrep.errors import InputError
+from setrep.index.kinds import FLAT, SearchKind, kind_of
+from setrep.index.mapped import MappedRecords, checked_once, map_array
 from setrep.index.records import Records, check
 
 FORMAT, SCHEMA = "setrep.DirectoryEngine", 1
 MANIFEST, SEGMENTS, ATTACHMENTS, LOCK = "manifest.json", "segments", "attachments", "lock"
 ARRAYS = ("vectors.npy", "members.npy", "offsets.npy")
-ROWS = "rows.json"
+ROWS, INDEX = "rows.json", ".faiss"
 # What reading a tampered manifest, array or table raises.
 DAMAGE = (
     LookupError,
@@ -56,6 +57,12 @@ class SegmentEntry:
     name: str
     sha256: dict[str, str]
     deleted: tuple[int, ...] = ()
+    kind: SearchKind = FLAT  # with its file in `sha256`, where it is not flat
+
+    @property
+    def index_file(self) -> str:
+        """The name of the file of the approximate index."""
+        return next(name for name in self.sha256 if name.endswith(INDEX))
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,12 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "attachments": manifest.attachments,
         "note": manifest.note,
         "segments": [
-            {"name": one.name, "sha256": one.sha256, "deleted": list(one.deleted)}
+            {
+                "name": one.name,
+                "sha256": one.sha256,
+                "deleted": list(one.deleted),
+                "kind": asdict(one.kind),
+            }
             for one in manifest.segments
         ],
     }
@@ -114,7 +126,10 @@ def read_manifest(folder: Path) -> Manifest:
             {str(name): str(sha256) for name, sha256 in content["attachments"].items()},
             tuple(
                 SegmentEntry(
-                    str(one["name"]), dict(one["sha256"]), tuple(int(row) for row in one["deleted"])
+                    str(one["name"]),
+                    dict(one["sha256"]),
+                    tuple(int(row) for row in one["deleted"]),
+                    kind_of(one.get("kind", asdict(FLAT))),
                 )
                 for one in content["segments"]
             ),
@@ -199,20 +214,23 @@ def write_segment(folder: Path, records: Records) -> SegmentEntry:
 
 
 def read_segment(folder: Path, entry: SegmentEntry, dim: int, member_dim: int) -> Records:
-    """Map a segment, after checking every file against the manifest.
+    """Map a segment, after checking every file against the manifest, but members at first use.
+
+    Values were checked before they were written, so that the sums stand for them, too.
 
     Raises:
         InputError: a file is missing or damaged.
     """
     place = folder / SEGMENTS / entry.name
     try:
-        for file_name in (*ARRAYS, ROWS):
-            if digest(place / file_name) != entry.sha256[file_name]:
-                raise InputError(f"{place / file_name} is damaged: build the index again.")
+        checks = {name: checked_once(place / name, entry.sha256[name]) for name in (*ARRAYS, ROWS)}
+        for name in ("vectors.npy", "offsets.npy", ROWS):
+            checks[name]()
         vectors, members, offsets = (map_array(place / file_name) for file_name in ARRAYS)
         rows = json.loads((place / ROWS).read_bytes())
-        found = Records(tuple(rows["ids"]), vectors, members, offsets, tuple(rows["payloads"]))
-        check(found, dim, member_dim)
+        names, payloads = tuple(rows["ids"]), tuple(rows["payloads"])
+        found = MappedRecords(names, vectors, members, offsets, payloads, checks["members.npy"])
+        check(found, dim, member_dim, with_values=False)
     except InputError:
         raise
     except OSError as error:
@@ -222,25 +240,21 @@ def read_segment(folder: Path, entry: SegmentEntry, dim: int, member_dim: int) -
     return found
 
 
-def map_array(path: Path) -> NDArray[Any]:
-    """Map an array; copy-on-write, because torch warns of read-only ones."""
-    shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-    if 0 in shape:  # nothing that could be mapped
-        return np.asarray(np.load(path, allow_pickle=False))
-    return np.lib.format.open_memmap(path, mode="c")
-
-
 def sweep(folder: Path, manifest: Manifest) -> None:
     """Remove what no manifest names: segments of a writer that was killed, or of the past."""
-    named = {entry.name for entry in manifest.segments}
+    named = {entry.name: entry for entry in manifest.segments}
     for place in (folder / SEGMENTS).glob("*"):
         if place.name not in named:
             shutil.rmtree(place, ignore_errors=True)
+            continue
+        for path in place.glob(f"*{INDEX}"):
+            if path.name not in named[place.name].sha256:
+                path.unlink(missing_ok=True)
     for path in folder.glob(f".{MANIFEST}.*.tmp"):
         path.unlink(missing_ok=True)
 
 
-def write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes | memoryview) -> None:
     """Write a file and force it to disk."""
     with path.open("wb") as file:
         file.write(content)

@@ -30,10 +30,12 @@ from setrep.set_distances import SET_DISTANCES
 SIDE = 96  # pixels of a picture
 SMALL = 48  # beneath it a picture is drawn with its pixels
 NUM_QUERY = 60  # items of the query that are shown
+MANY = 12  # items of a query are shown smaller
 NUM_LARGE = 10  # collections of which more is shown
 NUM_MEMBERS = {True: 12, False: 6}  # that are shown of such a collection and of others
 NUM_NUMBERS = 2  # of items, on a member
 MAX_PICTURES = 2_200_000  # bytes of all pictures
+NOT_SHOWN = "not shown"
 MAX_TEXT, MAX_METADATA = 300, 20  # letters, and entries of metadata
 
 
@@ -148,7 +150,9 @@ def write_query_page(
     """
     album = Album()
     items = [album.show(Path(file), str(file)) for file in query[:NUM_QUERY]]
-    items += [Thumbnail(str(file), Path(file).name) for file in query[NUM_QUERY:]]
+    items += [
+        Thumbnail(str(file), Path(file).name, why_not=NOT_SHOWN) for file in query[NUM_QUERY:]
+    ]
     found = [
         find(album, match, rank, items, root, result.matches[0])
         for rank, match in enumerate(result, 1)
@@ -159,6 +163,7 @@ def write_query_page(
         about=about,
         items=items,
         num_query=NUM_QUERY,
+        many=MANY,
         found=found,
         marks=line_of_scores(result),
         pictures=album.pictures,
@@ -191,10 +196,7 @@ def find(
     for place in [*matched, *others][: NUM_MEMBERS[is_large]]:
         numbers = sorted(pair.query_item + 1 for pair in ordered if pair.member == place)
         members.append(Member(member_of(album, match, place, root), tuple(numbers)))
-    pairs = [
-        pair_of(album, match, pair, items, root)
-        for pair in ordered[: NUM_MEMBERS[is_large]]
-    ]
+    pairs = [pair_of(album, match, pair, items, root) for pair in ordered[: NUM_MEMBERS[is_large]]]
     is_alike = kind_of(match) == kind_of(first)
     metadata = [(shorten(name), shorten(value)) for name, value in (match.metadata or {}).items()]
     return Found(
@@ -219,7 +221,7 @@ def member_of(album: Album, match: Match, place: int, root: str | None) -> Thumb
         return Thumbnail(f"member {place + 1}", f"member {place + 1}")
     path = Path(name) if root is None else Path(root) / name
     if album.is_full and path not in album.known:
-        return Thumbnail(name, Path(name).name or name)
+        return Thumbnail(name, Path(name).name or name, why_not=NOT_SHOWN)
     return album.show(path, name)
 
 
@@ -256,9 +258,7 @@ def line_of_scores(result: Result) -> list[Mark]:
     if not result.matches:
         return []
     first = result[0]
-    scores = [
-        (match.score, kind_of(match) == kind_of(first), str(match.id)) for match in result
-    ]
+    scores = [(match.score, kind_of(match) == kind_of(first), str(match.id)) for match in result]
     if result.margin is not None and all(is_alike for _, is_alike, _ in scores):
         scores.append((first.score - result.margin, False, ""))
     span = first.score - min(score for score, *_ in scores)

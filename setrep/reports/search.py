@@ -206,6 +206,8 @@ def trust_lines(result: Result) -> list[str]:
         lines.append(f"margin {result.margin:.6g}: ahead of the best of another label")
     if result.delta is None:
         lines.append(f"no certificate: {result.delta_note}")
+    elif result.delta >= 1:
+        lines.append(f"delta({result.num_items}) = 1: of queries of this size nothing is certified")
     else:
         lines.append(
             f"delta({result.num_items}) = {result.delta:.3g}: at most this share of random draws "
@@ -229,12 +231,14 @@ def built_lines(built: Built) -> list[str]:
     found = built.certificate
     if isinstance(found, str):
         return [*lines, f"no certificate: {found}"]
-    sizes = [n for n in found.sizes if n <= len(found.deltas)]
-    deltas = ", ".join(f"{n}: {found.deltas[n - 1]:.2g}" for n in sizes)
+    deltas = {n: found.deltas[n - 1] for n in found.sizes if found.deltas[n - 1] < 1}
+    if not deltas:
+        return [*lines, f"nothing is certified of queries of up to {found.sizes[-1]} items"]
+    shown = ", ".join(f"{n} items {delta:.2g}" for n, delta in deltas.items())
     return [
         *lines,
-        f"delta(n), the largest bound on errors of {len(found.labels)} labels, for n items: "
-        f"{deltas}, where {found.explain(1)}",
+        f"certified errors, the largest of {len(found.labels)} labels: {shown}",
+        f"where {found.explain(1)}",
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Float64
@@ -13,6 +14,7 @@ from torch import Tensor
 from setrep.bounds import RetrievalCertificate, certify_retrieval
 from setrep.errors import InputError
 from setrep.index.records import Name, Records
+from setrep.index.segments import DAMAGE
 
 Rows = dict[Name, list[int]]
 Pools = list[Float64[Tensor, "item dim"]]
@@ -140,13 +142,20 @@ class Gallery:
         ids: list[Name] = []
         vectors, members = [], []
         rows: dict[Name, list[int]] = {}
+        labelled: dict[Name, bool] = {}
         unlabelled = None
         for part in records:
             vectors.append(torch.from_numpy(part.vectors.astype("float64")))
             for i, name in enumerate(part.ids):
                 label = part.payloads[i]["label"]
-                if label is None:
+                is_labelled = label is not None
+                if not is_labelled:
                     unlabelled = label = name
+                if labelled.setdefault(label, is_labelled) != is_labelled:
+                    raise InputError(
+                        f"{label!r} is a label, and the id of a collection without one: a "
+                        f"certificate cannot tell them apart."
+                    )
                 rows.setdefault(label, []).append(len(ids))
                 ids.append(name)
                 a, b = int(part.offsets[i]), int(part.offsets[i + 1])
@@ -229,13 +238,22 @@ def to_note(certificate: IndexCertificate | str) -> str:
 
 
 def from_note(note: str | None) -> IndexCertificate | str:
-    """Read a certificate, or why there is none."""
+    """Read a certificate, or why there is none.
+
+    Raises:
+        InputError: it is damaged.
+    """
     if note is None:
         return "the index is not certified, or was changed since: `CollectionIndex.certify` does it"
-    content = json.loads(note)
-    if "why_not" in content:
-        return str(content["why_not"])
-    kept = content["certificate"]
+    try:
+        content = json.loads(note)
+        return str(content["why_not"]) if "why_not" in content else read(content["certificate"])
+    except DAMAGE as error:
+        raise InputError("The certificate of the index is damaged: certify it again.") from error
+
+
+def read(kept: dict[str, Any]) -> IndexCertificate:
+    """Read a certificate."""
     labels = (
         LabelBounds(
             one["label"],

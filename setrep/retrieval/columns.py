@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from setrep.errors import InputError
 from setrep.index.metric import LARGEST_VALUE
-from setrep.index.records import Name, Payload, Where
+from setrep.index.records import Name, Payload, Records, Where
 
 METADATA = "metadata."  # before the names of metadata, to keep them apart from the label
 
@@ -74,6 +74,12 @@ def metadata_of(payload: Payload) -> dict[str, Any]:
     }
 
 
+def label_or_id(name: Name, payload: Payload) -> tuple[bool, Name]:
+    """Return what a collection counts as: its label, or itself where it has none."""
+    label = payload["label"]
+    return (False, name) if label is None else (True, label)
+
+
 def sources_of(collection: object) -> tuple[str, ...]:
     """Return the paths of a collection of files, in order, and nothing of other collections."""
     if not isinstance(collection, Sequence) or not all(
@@ -81,6 +87,34 @@ def sources_of(collection: object) -> tuple[str, ...]:
     ):
         return ()
     return tuple(str(item) for item in collection)
+
+
+def bare(
+    vectors: Float[NDArray[np.float32], "collection dim"], columns: Columns, member_dim: int
+) -> Records:
+    """Return collections without members."""
+    members, offsets = np.zeros((0, member_dim), np.float32), np.zeros(len(vectors) + 1, np.int64)
+    return Records(columns.ids, vectors, members, offsets, columns.payloads)
+
+
+def with_sources(payload: Payload, count: int, new: Sequence[str], num_new: int) -> Payload:
+    """Return the payload of `count` members that others join; one without a name has none, ''."""
+    if "sources" not in payload and not new:
+        return payload
+    old = payload.get("sources") or [""] * count
+    return payload | {"sources": [*old, *(new or [""] * num_new)]}
+
+
+def check_sources(columns: Columns, sizes: Sequence[int]) -> None:
+    """Refuse names of items where there are not as many as items.
+
+    Raises:
+        InputError: it is so.
+    """
+    for name, payload, size in zip(columns.ids, columns.payloads, sizes, strict=True):
+        count = len(payload.get("sources", ()))
+        if count not in (0, size):
+            raise InputError(f"Collection {name!r} has {size} items, but {count} sources.")
 
 
 def where_of(filter: Mapping[str, Any] | None) -> Where | None:
@@ -103,6 +137,27 @@ def where_of(filter: Mapping[str, Any] | None) -> Where | None:
     }
 
 
+def read_exclude(exclude: Any, count: int) -> list[frozenset[Name]]:
+    """Read which ids each of several queries leaves out.
+
+    Raises:
+        InputError: there is not a list of ids for each query.
+    """
+    if exclude is None:
+        return [frozenset()] * count
+    lists = list(exclude) if is_list(exclude) else [None]
+    if not all(map(is_list, lists)):
+        raise InputError("Each query takes a list of ids to exclude.")
+    if len(lists) != count:
+        raise InputError(f"There are {count} queries, but {len(lists)} lists to exclude.")
+    return [frozenset(read_names(of)) for of in lists]
+
+
+def is_list(value: object) -> bool:
+    """Say whether this is several things, and not text."""
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes)
+
+
 def read_name(what: str, name: object) -> Name:
     """Return an id or label as a plain string or integer."""
     if isinstance(name, str):
@@ -110,6 +165,11 @@ def read_name(what: str, name: object) -> Name:
     if isinstance(name, int | np.integer) and not isinstance(name, bool):
         return int(name)
     raise InputError(f"{what} must be a string or an integer, not {name!r}.")
+
+
+def read_names(ids: Any) -> list[Name]:
+    """Return one id, or several, as plain strings and integers."""
+    return [read_name("An id", name) for name in (ids if is_list(ids) else [ids])]
 
 
 def read_metadata(entry: dict[str, Any] | None) -> dict[str, Any]:
@@ -128,7 +188,10 @@ def read_array(values: Tensor | ArrayLike) -> NDArray[np.float32]:
     """Copy numbers into float32 and refuse those that cannot be searched."""
     if isinstance(values, Tensor):
         values = values.detach().cpu().float().numpy()
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise InputError("Vectors must hold real numbers, in rows of one length.") from error
     if array.dtype.kind not in "fiu":
         raise InputError(f"Vectors must hold real numbers, not {array.dtype}.")
     if not bool((np.abs(array) < LARGEST_VALUE).all()):  # false for NaN, too

@@ -15,7 +15,14 @@ from setrep.index.metric import LARGEST_VALUE
 from setrep.index.records import Name
 from setrep.retrieval import certificate as certificates
 from setrep.retrieval.certificate import IndexCertificate
-from setrep.retrieval.columns import read_array, where_of
+from setrep.retrieval.columns import (
+    is_list,
+    read_array,
+    read_exclude,
+    read_name,
+    where_of,
+)
+from setrep.retrieval.model import holds_centroids
 from setrep.retrieval.rerank import find_distance
 from setrep.retrieval.results import Result
 from setrep.retrieval.search import Question, Vectors, answer, certified
@@ -111,7 +118,7 @@ class CollectionIndex(CollectionStore):
         Raises:
             InputError: the vectors are of another model or dimension, or as `query`.
         """
-        self._check_fingerprint(fingerprint)
+        self.origin.check(fingerprint)
         if isinstance(embeddings, CollectionBatch):
             members = self._read_members(embeddings)
             question = self._question(len(members), k, options)
@@ -139,7 +146,7 @@ class CollectionIndex(CollectionStore):
         Raises:
             InputError: the vector is of another model or dimension, or not finite.
         """
-        self._check_fingerprint(fingerprint)
+        self.origin.check(fingerprint)
         array = read_array(vector)
         if array.shape != (self.dim,):
             raise InputError(
@@ -155,13 +162,13 @@ class CollectionIndex(CollectionStore):
         Raises:
             InputError: it is not there, or as `query`.
         """
-        record = self.engine.fetch([id])
-        left_out = of_one(options).get("exclude") or [[]]
+        record = self.engine.fetch([read_name("An id", id)])
+        left_out = read_exclude(of_one(options).get("exclude"), 1)[0]
         members = None
         if len(record.members):
             offsets = torch.from_numpy(record.offsets)
             members = CollectionBatch(torch.from_numpy(record.members), offsets)
-        asked: QueryOptions = {**options, "exclude": [[id, *left_out[0]]]}
+        asked: QueryOptions = {**options, "exclude": [[id, *left_out]]}
         question = self._question(1, k, asked)
         return self._answer(record.vectors, members, question)[0]
 
@@ -202,11 +209,7 @@ class CollectionIndex(CollectionStore):
 
     @property
     def _holds_centroids(self) -> bool:
-        """Whether the embeddings of collections are the means of their members', untouched."""
-        if self.set_encoder is None:
-            return False
-        config = self.set_encoder.aggregator_config
-        return config.name == "centroid" and not config.normalize
+        return holds_centroids(self.set_encoder)
 
     def _question(self, count: int, k: int, options: QueryOptions) -> Question:
         """Check what is asked."""
@@ -220,17 +223,13 @@ class CollectionIndex(CollectionStore):
         rerank = options.get("rerank")
         if rerank is not None:
             find_distance(rerank)
-        exclude = options.get("exclude") or [[]] * count
-        if len(exclude) != count:
-            raise InputError(f"There are {count} queries, but {len(exclude)} lists to exclude.")
-        left_out = [frozenset(of) for of in exclude]
+        left_out = read_exclude(options.get("exclude"), count)
         with_items = options.get("matched_items", True)
         where = where_of(options.get("filter"))
         return Question(k, where, left_out, rerank, num_candidates, with_items)
 
     def _answer_members(self, members: CollectionBatch, question: Question) -> list[Result]:
-        assert self.set_encoder is not None
-        return self._answer(self.set_encoder.aggregate(members).numpy(), members, question)
+        return self._answer(self._aggregate(members), members, question)
 
     def _answer(
         self, vectors: Vectors, members: CollectionBatch | None, question: Question
@@ -257,4 +256,4 @@ def of_one(options: QueryOptions) -> QueryOptions:
     left_out = options.get("exclude")
     if left_out is None:
         return options
-    return {**options, "exclude": [[left_out] if isinstance(left_out, str | int) else left_out]}
+    return {**options, "exclude": [left_out if is_list(left_out) else [left_out]]}

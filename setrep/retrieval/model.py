@@ -7,14 +7,22 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
 from setrep import __version__
+from setrep.collection import CollectionBatch
 from setrep.errors import InputError
 from setrep.index.engine import Engine
+from setrep.index.segments import DAMAGE
 from setrep.set_encoder import SetEncoder
 
 DESCRIPTION = "index.json"
 MODEL_FILES = ("model.safetensors", "model.json")
 SCHEMA = 1
+
+Vectors = Float[NDArray[np.float32], "collection dim"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,40 @@ class Origin:
     fingerprint: str | None = None
     encoder_fingerprint: str | None = None
     root: str | None = None
+
+    def check(self, fingerprint: str | None) -> None:
+        """Refuse vectors of another model.
+
+        Raises:
+            InputError: they are.
+        """
+        if fingerprint != self.fingerprint:
+            raise InputError(
+                f"The vectors are of model {fingerprint}, but the index holds vectors of model "
+                f"{self.fingerprint}: embed with that model and pass its fingerprint."
+            )
+
+
+def holds_centroids(set_encoder: SetEncoder | None) -> bool:
+    """Say whether its embeddings of collections are the means of their members', untouched."""
+    if set_encoder is None:
+        return False
+    config = set_encoder.aggregator_config
+    return config.name == "centroid" and not config.normalize
+
+
+def aggregate(set_encoder: SetEncoder, members: CollectionBatch) -> Vectors:
+    """Embed collections whose items are embedded, centroids to the last digit.
+
+    Raises:
+        InputError: one is empty, or the items are of another dimension.
+    """
+    if bool((members.sizes == 0).any()):
+        place = int((members.sizes == 0).nonzero()[0])
+        raise InputError(f"Collection {place} is empty; leave it out.")
+    if holds_centroids(set_encoder):  # whose distances bounds are asked of
+        members = members.with_values(members.values.double())
+    return set_encoder.aggregate(members).numpy()
 
 
 def to_attachments(origin: Origin, set_encoder: SetEncoder | None) -> dict[str, bytes]:
@@ -55,23 +97,41 @@ def from_attachments(engine: Engine, address: str) -> tuple[Origin, SetEncoder |
     Raises:
         InputError: the engine holds another kind of index, of another schema, or damaged files.
     """
-    try:
-        content = json.loads(engine.attachment(DESCRIPTION))
-    except InputError as error:
-        raise InputError(f"{address} holds no index of collections: {error}") from error
-    if content.pop("schema") != SCHEMA:
-        raise InputError(
-            f"The index {address} is of another schema than {SCHEMA}, which setrep {__version__} "
-            f"reads: build it again."
-        )
-    content.pop("setrep_version")
-    origin = Origin(**content)
+    origin = read_origin(engine, address)
+    if engine.metric != "euclidean":
+        raise InputError(f"The index {address} has scores of another kind: build it again.")
     if origin.encoder_fingerprint is None:
         return origin, None
     with tempfile.TemporaryDirectory() as folder:
         for name in MODEL_FILES:
             Path(folder, name).write_bytes(engine.attachment(name))
         set_encoder = SetEncoder.from_pretrained(folder)
-    if set_encoder.fingerprint != origin.encoder_fingerprint:
+    dims = set_encoder.dim_out, set_encoder.dim
+    is_its = set_encoder.fingerprint == origin.encoder_fingerprint
+    if not is_its or dims != (engine.dim, engine.member_dim):
         raise InputError(f"{address} names another model than the index holds: build it again.")
     return origin, set_encoder
+
+
+def read_origin(engine: Engine, address: str) -> Origin:
+    """Read where the vectors of an index are from.
+
+    Raises:
+        InputError: the engine holds another kind of index, of another schema, or damaged.
+    """
+    try:
+        content = json.loads(engine.attachment(DESCRIPTION))
+        schema, _ = content.pop("schema"), content.pop("setrep_version")
+        origin = Origin(**content) if schema == SCHEMA else None
+    except InputError as error:
+        raise InputError(f"{address} holds no index of collections: {error}") from error
+    except DAMAGE as error:
+        raise InputError(f"The index {address} is damaged: build it again.") from error
+    if origin is None:
+        raise InputError(
+            f"The index {address} is of another schema than {SCHEMA}, which setrep {__version__} "
+            f"reads: build it again."
+        )
+    if not all(value is None or isinstance(value, str) for value in asdict(origin).values()):
+        raise InputError(f"The index {address} is damaged: build it again.")
+    return origin

@@ -17,6 +17,7 @@ from setrep.collection import CollectionBatch
 from setrep.errors import InputError, nearest
 from setrep.index.engine import Engine, Found
 from setrep.index.records import Name, Records
+from setrep.retrieval.columns import label_or_id
 from setrep.retrieval.results import ItemMatch
 from setrep.set_distances import SET_DISTANCES, SetDistance
 from setrep.set_distances.nearest import nearest as nearest_items
@@ -66,18 +67,18 @@ def members_of(records: Records) -> CollectionBatch:
     return CollectionBatch(torch.from_numpy(records.members), torch.from_numpy(records.offsets))
 
 
-def rank(scores: dict[Name, float], k: int) -> Found:
-    """Return the best; of equal scores the one that was measured first."""
-    return sorted(scores.items(), key=lambda pair: -pair[1])[:k]
+def rank(scores: dict[Name, float]) -> Found:
+    """Return all, the best first; of equal scores the one that was measured first."""
+    return sorted(scores.items(), key=lambda pair: -pair[1])
 
 
 def rerank_candidates(
-    engine: Engine, query: CollectionBatch, candidates: Found, distance: SetDistance, k: int
-) -> tuple[Found, int]:
-    """Return the `k` best of the candidates by a set distance, and how many were measured."""
+    engine: Engine, query: CollectionBatch, candidates: Found, distance: SetDistance
+) -> Found:
+    """Return the candidates by a set distance, the best first."""
     names = [name for name, _ in candidates]
     scores = measure(query, engine.fetch(names), distance)
-    return rank(dict(zip(names, scores, strict=True)), k), len(names)
+    return rank(dict(zip(names, scores, strict=True)))
 
 
 def nearest_by_transport(
@@ -86,22 +87,38 @@ def nearest_by_transport(
     ascending: Callable[[int], Found],
     distance: SetDistance,
     k: int,
-) -> tuple[Found, int]:
-    """Return the `k` nearest of the index by a transport distance, and how many were measured.
+) -> Found:
+    """Return those measured by a transport distance, the best first.
 
-    `ascending(count)` returns so many collections by rising distance of the centroids.
+    The first `k` are the nearest of the index, and the first of them with another label than the
+    first of all is the nearest of those. `ascending(count)` returns so many collections by rising
+    distance of the centroids.
     """
     scores: dict[Name, float] = {}
+    kinds: dict[Name, tuple[bool, Name]] = {}
     scale = float(torch.linalg.vector_norm(query.values, dim=1).max())
-    for some in in_parts(ascending, k):
-        if len(scores) >= k:
-            kth = -rank(scores, k)[-1][1]
-            some = [(name, score) for name, score in some if may_be_nearer(score, kth, scale)]
-            if not some:
-                break
+
+    def take(some: Found) -> None:
         records = engine.fetch([name for name, _ in some])
-        scores |= zip(records.ids, measure(query, records, distance), strict=True)
-    return rank(scores, k), len(scores)
+        scores.update(zip(records.ids, measure(query, records, distance), strict=True))
+        kinds.update(zip(records.ids, map(label_or_id, records.ids, records.payloads), strict=True))
+
+    for some in in_parts(ascending, k):
+        kth = -rank(scores)[k - 1][1] if len(scores) >= k else math.inf
+        near = [pair for pair in some if may_be_nearer(pair[1], kth, scale)]
+        take(near)
+        rest = some[len(near) :]  # too far to be among the k, as is all that follows
+        if not rest:
+            continue
+        best, *others = rank(scores)
+        other = next((-score for name, score in others if kinds[name] != kinds[best[0]]), math.inf)
+        rest = [pair for pair in rest if may_be_nearer(pair[1], other, scale)]
+        if not rest:
+            break
+        told = engine.fetch([name for name, _ in rest], with_members=False)
+        new = map(label_or_id, told.ids, told.payloads)
+        take([pair for pair, kind in zip(rest, new, strict=True) if kind != kinds[best[0]]])
+    return rank(scores)
 
 
 def may_be_nearer(score: float, kth: float, scale: float) -> bool:

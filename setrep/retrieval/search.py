@@ -14,7 +14,7 @@ from setrep.errors import InputError
 from setrep.index.engine import Engine, Found
 from setrep.index.records import Name, Payload, Records, Where
 from setrep.retrieval.certificate import IndexCertificate
-from setrep.retrieval.columns import metadata_of
+from setrep.retrieval.columns import label_or_id, metadata_of
 from setrep.retrieval.rerank import (
     find_distance,
     match_items,
@@ -41,9 +41,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """The best of one query, with spare ones beyond the k-th."""
+    """The best of one query, and how far the first is ahead."""
 
     found: Found
+    margin: float | None
     num_measured: int | None
     is_exact: bool
 
@@ -67,9 +68,10 @@ def answer(
             for i in range(len(vectors))
         ]
     sizes = [None] * len(vectors) if members is None else members.sizes.tolist()
-    records = look_up(engine, answers, question)
+    names = list(dict.fromkeys(name for of in answers for name, _ in of.found))
+    records = engine.fetch(names, with_members=question.with_items)
     results = [
-        Result((), size, margin(of, payloads_of(records)), None, "", of.num_measured, of.is_exact)
+        Result((), size, of.margin, None, "", of.num_measured, of.is_exact)
         for of, size in zip(answers, sizes, strict=True)
     ]
     matches = describe(records, answers, members, question)
@@ -82,20 +84,23 @@ def replace_query(question: Question, place: int) -> Question:
 
 
 def nearest(engine: Engine, vectors: Vectors, question: Question) -> list[Answer]:
-    """Return the nearest of each query: k, and as many more as it takes to see another label."""
-    found = without(engine, vectors, question.k + 1, question)
-    answers = [Answer(of, None, engine.is_exact) for of in found]
-    payloads = payloads_of(look_up(engine, answers, replace(question, with_items=False)))
-    for i, of in enumerate(answers):
+    """Return the nearest of each query, having seen as many more as it takes for another label."""
+    answers, payloads = [], look_up(engine, [], {})
+    for i, found in enumerate(without(engine, vectors, question.k + 1, question)):
         wanted = question.k + 1
-        while len(of.found) >= wanted and margin(of, payloads) is None:
+        payloads = look_up(engine, found, payloads)
+        while len(found) >= wanted and margin(found, payloads) is None:
             wanted *= 4
-            more = without(engine, vectors[[i]], wanted, replace_query(question, i))[0]
-            of = answers[i] = Answer(more, None, engine.is_exact)
-            missing = [name for name, _ in more if name not in payloads]
-            rest = engine.fetch(missing, with_members=False)
-            payloads |= zip(rest.ids, rest.payloads, strict=True)
+            found = without(engine, vectors[[i]], wanted, replace_query(question, i))[0]
+            payloads = look_up(engine, found, payloads)
+        lead = margin(found, payloads)
+        answers.append(Answer(found[: question.k], lead, None, is_exact(engine, question)))
     return answers
+
+
+def is_exact(engine: Engine, question: Question) -> bool:
+    """Say whether a search finds the nearest, as one with a filter always does."""
+    return engine.is_exact or question.where is not None
 
 
 def without(engine: Engine, vectors: Vectors, count: int, question: Question) -> list[Found]:
@@ -119,38 +124,32 @@ def reranked(
         return without(engine, vector, count, question)[0]
 
     if question.rerank in TRANSPORTS and is_mean:
-        found, count = nearest_by_transport(engine, query, ascending, distance, question.k)
-        return Answer(found, count, engine.is_exact)
-    candidates = ascending(max(question.k, question.num_candidates))
-    found, count = rerank_candidates(engine, query, candidates, distance, question.k)
-    is_all = question.where is None and count + len(question.exclude[0]) >= engine.count()
-    return Answer(found, count, is_all or len(candidates) < question.num_candidates)
+        found = nearest_by_transport(engine, query, ascending, distance, question.k)
+        is_all = True
+    else:
+        wanted = max(question.k, question.num_candidates)
+        candidates = ascending(wanted + 1)
+        found = rerank_candidates(engine, query, candidates[:wanted], distance)
+        is_all = len(candidates) <= wanted
+    lead = margin(found, look_up(engine, found, {}))
+    is_known = is_all and is_exact(engine, question)
+    return Answer(found[: question.k], lead, len(found), is_known)
 
 
-def look_up(engine: Engine, answers: Sequence[Answer], question: Question) -> Records:
-    """Return what is kept of the collections that were found, each once."""
-    names = list(dict.fromkeys(name for of in answers for name, _ in of.found))
-    return engine.fetch(names, with_members=question.with_items)
+def look_up(engine: Engine, found: Found, known: dict[Name, Payload]) -> dict[Name, Payload]:
+    """Return what is told of collections, of those known and of those that were found."""
+    missing = [name for name, _ in found if name not in known]
+    records = engine.fetch(missing, with_members=False)
+    return known | dict(zip(records.ids, records.payloads, strict=True))
 
 
-def payloads_of(records: Records) -> dict[Name, Payload]:
-    """Return what is told of each collection."""
-    return dict(zip(records.ids, records.payloads, strict=True))
-
-
-def margin(of: Answer, payloads: dict[Name, Payload]) -> float | None:
+def margin(found: Found, payloads: dict[Name, Payload]) -> float | None:
     """Return how far the first is ahead of the best of another label, or none if there is none."""
-    kinds = [label_or_id(name, payloads[name]) for name, _ in of.found]
-    for kind, (_, score) in zip(kinds, of.found, strict=True):
+    kinds = [label_or_id(name, payloads[name]) for name, _ in found]
+    for kind, (_, score) in zip(kinds, found, strict=True):
         if kind != kinds[0]:
-            return of.found[0][1] - score
+            return found[0][1] - score
     return None
-
-
-def label_or_id(name: Name, payload: Payload) -> tuple[bool, Name]:
-    """Return what a collection counts as: its label, or itself where it has none."""
-    label = payload["label"]
-    return (False, name) if label is None else (True, label)
 
 
 def describe(
@@ -161,7 +160,7 @@ def describe(
 ) -> list[tuple[Match, ...]]:
     """Return the matches of each query."""
     row_of = {name: row for row, name in enumerate(records.ids)}
-    rows = [[row_of[name] for name, _ in of.found[: question.k]] for of in answers]
+    rows = [[row_of[name] for name, _ in of.found] for of in answers]
     if members is None or not question.with_items:
         items: list[list[tuple[ItemMatch, ...]]] = [[()] * len(of) for of in rows]
     else:

@@ -8,7 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from jaxtyping import Float
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from setrep.collection import CollectionBatch
@@ -20,12 +21,17 @@ from setrep.index.local import MemoryEngine
 from setrep.index.records import Name, Records
 from setrep.retrieval.columns import (
     Columns,
+    bare,
+    check_sources,
     read_array,
     read_columns,
     read_embeddings,
+    read_name,
+    read_names,
     sources_of,
+    with_sources,
 )
-from setrep.retrieval.model import Origin, from_attachments, to_attachments
+from setrep.retrieval.model import Origin, aggregate, from_attachments, to_attachments
 from setrep.set_encoder import Item, SetEncoder, vector_set_encoder
 from setrep.set_encoder.items import Array
 
@@ -102,16 +108,19 @@ class CollectionStore:
         """Begin an empty index at an address, in memory without one.
 
         Raises:
-        InputError: there is something at the address, or it cannot be written.
+            InputError: there is something at the address, or it cannot be written.
         """
         fingerprint = set_encoder.fingerprint
         origin = Origin(fingerprint, fingerprint, None if root is None else str(root))
         dims = set_encoder.dim_out, set_encoder.dim
         if address is None:
             return cls(MemoryEngine(*dims), set_encoder, origin)
+        if places.exists(address):
+            raise InputError(f"There is an index at {address}: open it, or choose another address.")
         files = to_attachments(origin, set_encoder)
-        engine = create_engine(address, *dims, attachments=files)
-        return cls(engine, set_encoder, origin, str(address))
+        with places.replacing(address) as built:
+            create_engine(built, *dims, attachments=files).close()
+        return cls(open_engine(address), set_encoder, origin, str(address))
 
     @classmethod
     def open(cls, address: str | Path) -> Self:
@@ -134,19 +143,19 @@ class CollectionStore:
         Raises:
             InputError: there is something else than an index, or it cannot be written.
         """
-        if self.address is not None and places.is_same(self.address, address):
+        is_here = self.address is not None and places.is_same(self.address, address)
+        if is_here and places.exists(address):
             return  # every change is there already
-        built = places.building(address)
-        places.refuse(address)
-        places.discard(built)
         files = to_attachments(self.origin, self.set_encoder)
         dims = self.engine.dim, self.engine.member_dim
-        with create_engine(built, *dims, attachments=files) as engine:
+        with (
+            places.replacing(address) as built,
+            create_engine(built, *dims, attachments=files) as engine,
+        ):
             for records in self.engine.iterate(100_000):
                 engine.add(records)
             if self.engine.note is not None:
                 engine.annotate(self.engine.note)
-        places.publish(built, address)
 
     def close(self) -> None:
         """Let go of files and connections, and let another process write."""
@@ -219,15 +228,12 @@ class CollectionStore:
         Raises:
             InputError: they are of another model or dimension, or as `add`.
         """
-        self._check_fingerprint(fingerprint)
+        self.origin.check(fingerprint)
         columns = read_columns(len(embeddings), ids, labels, metadata)  # type: ignore[arg-type]
         if isinstance(embeddings, CollectionBatch):
             self.engine.add(self._records(self._read_members(embeddings), columns))
             return
-        vectors = read_embeddings(embeddings)
-        nothing = np.zeros((0, self.engine.member_dim), np.float32)
-        offsets = np.zeros(len(vectors) + 1, np.int64)
-        self.engine.add(Records(columns.ids, vectors, nothing, offsets, columns.payloads))
+        self.engine.add(bare(read_embeddings(embeddings), columns, self.engine.member_dim))
 
     def update(self, id: Name, items: Array | Sequence[Item]) -> None:
         """Add items to a collection: its embedding becomes that of all its members.
@@ -237,7 +243,7 @@ class CollectionStore:
         Raises:
             InputError: there is no such collection, it has no members, or as `add`.
         """
-        old = self.engine.fetch([id])
+        old = self.engine.fetch([read_name("An id", id)])
         if not len(old.members):
             raise InputError(
                 f"Collection {id!r} was added as a vector, without members that others could join: "
@@ -245,11 +251,9 @@ class CollectionStore:
             )
         new = self._encoder().encode_members([items])
         values = torch.cat([torch.from_numpy(old.members), new.values])
-        payload = dict(old.payloads[0])
-        if "sources" in payload:
-            payload["sources"] = [*payload["sources"], *sources_of(items)]
+        payload = with_sources(old.payloads[0], len(old.members), sources_of(items), len(items))
         members = CollectionBatch(values, torch.tensor([0, len(values)]))
-        self.engine.replace(self._records(members, Columns((id,), (payload,))))
+        self.engine.replace(self._records(members, Columns(old.ids, (payload,))))
 
     def remove(self, ids: Name | Sequence[Name]) -> None:
         """Forget collections, all of them or on an error none.
@@ -257,7 +261,7 @@ class CollectionStore:
         Raises:
             InputError: one is not there, or another process writes.
         """
-        self.engine.delete([ids] if isinstance(ids, str | int) else list(ids))
+        self.engine.delete(read_names(ids))
 
     def _encoder(self) -> SetEncoder:
         """Return the set encoder, which takes items.
@@ -277,13 +281,6 @@ class CollectionStore:
             )
         return self.set_encoder
 
-    def _check_fingerprint(self, fingerprint: str | None) -> None:
-        if fingerprint != self.fingerprint:
-            raise InputError(
-                f"The vectors are of model {fingerprint}, but the index holds vectors of model "
-                f"{self.fingerprint}: embed with that model and pass its fingerprint."
-            )
-
     def _read_members(self, embeddings: CollectionBatch) -> CollectionBatch:
         """Check embeddings of items, and copy them."""
         if self.set_encoder is None:
@@ -291,9 +288,13 @@ class CollectionStore:
         values = torch.from_numpy(read_array(embeddings.values))
         return CollectionBatch(values, embeddings.offsets.cpu())
 
+    def _aggregate(self, members: CollectionBatch) -> Float[NDArray[np.float32], "collection dim"]:
+        assert self.set_encoder is not None
+        return aggregate(self.set_encoder, members)
+
     def _records(self, members: CollectionBatch, columns: Columns) -> Records:
         """Aggregate collections whose items are embedded."""
-        assert self.set_encoder is not None
-        vectors = self.set_encoder.aggregate(members).numpy()
+        vectors = self._aggregate(members)
+        check_sources(columns, members.sizes.tolist())
         values, offsets = members.values.numpy(), members.offsets.numpy()
         return Records(columns.ids, vectors, values, offsets, columns.payloads)
