@@ -131,7 +131,7 @@ def test_filters_and_exclusions_leave_out_exactly_what_they_say(shop, tmp_path):
     assert ids("year=8") == set()
 
 
-def test_max_error_refuses_sizes_that_are_not_certified_and_names_one_that_is(shop):
+def test_max_error_refuses_sizes_that_are_not_certified_and_names_one_that_is(shop, tmp_path):
     certificate = CollectionIndex.open(shop / "index").certificate
     limit = certificate.deltas[2]
     assert certificate.smallest_size(limit) == 3
@@ -142,8 +142,19 @@ def test_max_error_refuses_sizes_that_are_not_certified_and_names_one_that_is(sh
     assert refused.out == ""
     enough = call("query", "index", *few, few[0], "--max-error", limit, cwd=shop)
     assert enough.code == 0
-    none = call("query", "index", *few, "--max-error", "0", cwd=shop)
-    assert f"no size up to {len(certificate.deltas)} would do" in none.err
+    shutil.copytree(shop / "photos", tmp_path / "photos")
+    shutil.copytree(shop / "photos" / "l1", tmp_path / "photos" / "l1 again")
+    call("index", "run", tmp_path / "photos", "--labelled", "--output", tmp_path / "i", cwd=shop)
+    none = call("query", tmp_path / "i", *few, "--max-error", "0.9", cwd=shop)
+    assert "no size up to 18 would do" in none.err
+
+
+def test_a_query_of_most_of_a_pool_says_so(shop):
+    photos = [f"photos/l0/c{i}/{j}.png" for i in range(2) for j in range(5)]
+    assert found(shop, *photos[:9])["delta_note"].endswith("from elsewhere")
+    assert found(shop, *photos)["delta_note"].endswith(
+        "10 items are most of the smallest pool, of 18"
+    )
 
 
 def test_held_out_items_certify_collections_without_a_label(shop, tmp_path):

@@ -92,6 +92,9 @@ class IndexCertificate:
             return "a vector has no number of items"
         if self.delta(num_items) is None:
             return f"it is known up to {len(self.deltas)} items, the smallest pool of a label"
+        smallest = min(of.num_pool for of in self.labels)
+        if 2 * num_items > smallest:
+            return f"{self.model}. {num_items} items are most of the smallest pool, of {smallest}"
         return self.model
 
 
