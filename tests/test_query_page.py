@@ -6,6 +6,8 @@ import base64
 import io
 import os
 import re
+import struct
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -16,7 +18,14 @@ from PIL import Image
 from setrep.config import resolve
 from setrep.errors import InputError
 from setrep.reports import query_page
-from setrep.reports.query_page import NUM_LARGE, NUM_MEMBERS, NUM_QUERY, SIDE, write_query_page
+from setrep.reports.query_page import (
+    NUM_LARGE,
+    NUM_MEMBERS,
+    NUM_QUERY,
+    SIDE,
+    read_picture,
+    write_query_page,
+)
 from setrep.reports.typeset import number
 from setrep.retrieval import CollectionIndex, Match, Result
 from setrep.retrieval.results import ItemMatch
@@ -162,8 +171,24 @@ def test_each_picture_is_embedded_once_and_is_that_of_its_file(tmp_path, files):
     for shown, path in zip(pictures_of(page.html), paths, strict=True):
         apart = np.asarray(shown).astype(int) - np.asarray(Image.open(path))
         assert np.abs(apart).mean() < 10  # as JPEG where that is shorter
+    Path(root, "copy.png").write_bytes(Path(query[0]).read_bytes())
+    copied = page_of(tmp_path, [query[0], Path(root, "copy.png")], Result(()))
+    assert len(pictures_of(copied.html)) == 1
+    assert copied.texts("figure") == ["#p0 1 q0.png", "#p0 2 copy.png"]
     asked = [part for part in page.texts("query", "ol")[0].split() if part.startswith("#p")]
     assert asked == ["#p0", "#p1", "#p0"]
+
+
+def test_each_file_is_read_once(tmp_path, files, monkeypatch):
+    query, sources, root = files
+    read: list[Path] = []
+    monkeypatch.setattr(
+        query_page, "read_picture", lambda path: read.append(path) or read_picture(path)
+    )
+    result = made_up(3, 2, 4, lambda rank, member: (*sources[:3], "text.png")[member])
+    Path(root, "text.png").write_text("no image")
+    page_of(tmp_path, [*query, query[0]], result, root)
+    assert len(read) == len(set(read)) == 2 + 4
 
 
 def test_a_drawing_is_kept_exactly_and_a_photo_is_made_small(tmp_path):
@@ -234,9 +259,21 @@ def test_what_cannot_be_read_is_named_and_nothing_is_raised(tmp_path):
     (tmp_path / "folder.png").mkdir()
     whole = Path(write_image(tmp_path / "whole.png", 0)).read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    names = ["text.png", "folder.png", "cut.png", "gone/gone.png", "whole.png", "", "nul\0.png"]
+    size = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    head = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + size
+    (tmp_path / "bomb.png").write_bytes(head + struct.pack(">I", zlib.crc32(size)))
+    names = [
+        "bomb.png",
+        "text.png",
+        "folder.png",
+        "cut.png",
+        "gone/gone.png",
+        "whole.png",
+        "",
+        "nul\0.png",
+    ]
     names += ["\ud800.png", "a" * 5000 + ".png", "..", "/", HOSTILE]
-    expected = ["unreadable", "missing", "unreadable", "missing", None, ""]
+    expected = ["unreadable", "unreadable", "missing", "unreadable", "missing", None, ""]
     if hasattr(os, "mkfifo"):  # to open it would wait for ever
         os.mkfifo(tmp_path / "pipe.png")
         names.insert(0, "pipe.png")
@@ -310,6 +347,9 @@ def test_the_margin_is_told_in_words(tmp_path, files):
 
 def test_unlabelled_collections_are_each_a_label_of_their_own(tmp_path, files):
     matches = (Match("x", -1.0), Match("y", -2.0), Match("z", -3.0, "x"))
+    bare = page_of(tmp_path, files[0], Result(matches[:2], 2, 1.0))
+    assert "label" not in bare.text("verdict")
+    assert not bare.texts("label")
     page = page_of(tmp_path, files[0], Result(matches, 2, 1.0))
     assert re.findall(r'class="label (\w+)"', page.html) == ["alike", "alike", "other", "other"]
     assert "of the best other collection" in page.text("verdict")

@@ -16,7 +16,7 @@ from setrep.index.engine import Engine, Found
 from setrep.index.filters import Columns
 from setrep.index.kinds import FLAT, Kind, SearchKind, check_kind, kind_for
 from setrep.index.metric import Metric
-from setrep.index.records import Name, Records, Where, check, join
+from setrep.index.records import Name, Records, Where, check, gather, join
 
 if TYPE_CHECKING:  # writing an index imports no torch
     from setrep.index.approximate import Approximate
@@ -126,15 +126,7 @@ class LocalEngine(Engine):
     def fetch(self, ids: Sequence[Name], *, with_members: bool = True) -> Records:
         """Return collections by their ids, in the order asked for."""
         places = [self._place_of(name) for name in ids]
-        return join(
-            [
-                self._nothing,
-                *(
-                    self._parts[number].take([row], with_members=with_members)
-                    for number, row in places
-                ),
-            ]
-        )
+        return gather(self._parts or [self._nothing], places, with_members=with_members)
 
     def iterate(self, batch_size: int = 1000, *, with_members: bool = True) -> Iterator[Records]:
         """Return all collections, in the order that they were added."""

@@ -52,6 +52,25 @@ class Records:
         )
 
 
+def gather(
+    parts: Sequence[Records], places: Sequence[tuple[int, int]], *, with_members: bool = True
+) -> Records:
+    """Return collections by part and row, in the order asked for; there is at least one part."""
+    of_part: dict[int, list[int]] = {0: []}
+    for place, (number, _) in enumerate(places):
+        of_part.setdefault(number, []).append(place)
+    found = join(
+        [
+            parts[number].take([places[place][1] for place in of], with_members=with_members)
+            for number, of in of_part.items()
+        ]
+    )
+    if len(of_part) == 1:
+        return found
+    order = [place for of in of_part.values() for place in of]
+    return found.take(np.argsort(order).tolist(), with_members=with_members)
+
+
 def join(parts: Sequence[Records]) -> Records:
     """Return the collections of all parts, of which there is at least one."""
     sizes = np.concatenate([np.diff(part.offsets) for part in parts])

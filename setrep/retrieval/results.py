@@ -48,8 +48,8 @@ class Result(Sequence[Match]):
         matches: the collections.
         num_items: how many items the query had; none if it was a vector.
         margin: the score of the first match less that of the best collection of another label
-            (of another id, for collections without a label); none where there is no other. Not
-            exact, it is of those that were measured.
+            (of another id, for collections without a label); none where there is no other among
+            the 4,096 nearest. Re-ranked, it is of those that were measured.
         delta: a bound on the probability that a random draw of so many items, from the pool of
             any label of the index, is nearest to a collection of another label; see
             `IndexCertificate`. Not the probability that this answer is wrong.

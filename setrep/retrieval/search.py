@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,6 +24,8 @@ from setrep.retrieval.rerank import (
 from setrep.retrieval.results import ItemMatch, Match, Result
 
 Vectors = Float[NDArray[np.float32], "query dim"]
+MOST_LOOKED_AT = 4096  # collections, in search of one of another label
+FOUND_AT_ONCE = 1_000_000
 TRANSPORTS = ("wasserstein",)  # no smaller than the distance of centroids
 
 
@@ -64,7 +66,7 @@ def answer(
         if members is None:
             raise InputError("A vector has no items to re-rank by: query with a collection.")
         answers = [
-            reranked(engine, vectors[[i]], members.select([i]), replace_query(question, i), is_mean)
+            reranked(engine, vectors[[i]], members.select([i]), of_queries(question, [i]), is_mean)
             for i in range(len(vectors))
         ]
     sizes = [None] * len(vectors) if members is None else members.sizes.tolist()
@@ -78,24 +80,38 @@ def answer(
     return [replace(result, matches=of) for result, of in zip(results, matches, strict=True)]
 
 
-def replace_query(question: Question, place: int) -> Question:
-    """Return the question of one of several queries."""
-    return replace(question, exclude=[question.exclude[place]])
+def of_queries(question: Question, places: Sequence[int]) -> Question:
+    """Return the question of some of the queries."""
+    return replace(question, exclude=[question.exclude[place] for place in places])
 
 
 def nearest(engine: Engine, vectors: Vectors, question: Question) -> list[Answer]:
-    """Return the nearest of each query, having seen as many more as it takes for another label."""
-    answers, payloads = [], look_up(engine, [], {})
-    for i, found in enumerate(without(engine, vectors, question.k + 1, question)):
-        wanted = question.k + 1
-        payloads = look_up(engine, found, payloads)
-        while len(found) >= wanted and margin(found, payloads) is None:
-            wanted *= 4
-            found = without(engine, vectors[[i]], wanted, replace_query(question, i))[0]
-            payloads = look_up(engine, found, payloads)
-        lead = margin(found, payloads)
-        answers.append(Answer(found[: question.k], lead, None, is_exact(engine, question)))
-    return answers
+    """Return the nearest of each query, having looked on for one of another label."""
+    found = without(engine, vectors, question.k + 1, question)
+    payloads = look_up(engine, found)
+    leads = [margin(of, payloads) for of in found]
+    is_sure, wanted = is_exact(engine, question), question.k + 1
+    open_ones = [i for i, lead in enumerate(leads) if lead is None and len(found[i]) >= wanted]
+    while open_ones and wanted < MOST_LOOKED_AT:
+        wanted = min(16 * wanted, MOST_LOOKED_AT)
+        still_open = []
+        for some in batched(open_ones, max(1, FOUND_AT_ONCE // wanted)):
+            more = without(engine, vectors[some], wanted, of_queries(question, some))
+            payloads = look_up(engine, more)
+            for i, of in zip(some, more, strict=True):
+                leads[i] = margin(of, payloads)
+                if leads[i] is None and len(of) >= wanted:
+                    still_open.append(i)
+        open_ones = still_open
+    return [
+        Answer(of[: question.k], lead, None, is_sure) for of, lead in zip(found, leads, strict=True)
+    ]
+
+
+def batched(rows: list[int], size: int) -> Iterator[list[int]]:
+    """Return rows in parts."""
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def is_exact(engine: Engine, question: Question) -> bool:
@@ -131,16 +147,16 @@ def reranked(
         candidates = ascending(wanted + 1)
         found = rerank_candidates(engine, query, candidates[:wanted], distance)
         is_all = len(candidates) <= wanted
-    lead = margin(found, look_up(engine, found, {}))
+    lead = margin(found, look_up(engine, [found]))
     is_known = is_all and is_exact(engine, question)
     return Answer(found[: question.k], lead, len(found), is_known)
 
 
-def look_up(engine: Engine, found: Found, known: dict[Name, Payload]) -> dict[Name, Payload]:
-    """Return what is told of collections, of those known and of those that were found."""
-    missing = [name for name, _ in found if name not in known]
-    records = engine.fetch(missing, with_members=False)
-    return known | dict(zip(records.ids, records.payloads, strict=True))
+def look_up(engine: Engine, found: Sequence[Found]) -> dict[Name, Payload]:
+    """Return what is told of the collections that were found."""
+    names = list(dict.fromkeys(name for of in found for name, _ in of))
+    records = engine.fetch(names, with_members=False)
+    return dict(zip(records.ids, records.payloads, strict=True))
 
 
 def margin(found: Found, payloads: dict[Name, Payload]) -> float | None:
