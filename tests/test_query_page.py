@@ -386,7 +386,7 @@ def test_about_is_at_the_foot_and_no_result_is_said(tmp_path, files):
     assert len(pictures_of(page.html)) == 2
 
 
-def test_everything_is_escaped(tmp_path, files):
+def test_everything_is_escaped(tmp_path):
     metadata = {HOSTILE: HOSTILE, "nested": {"a": [HOSTILE]}, "long": "z" * 10_000}
     metadata |= {f"name {i}": i for i in range(100)}
     pairs = (ItemMatch(0, 0, -1.0),)
@@ -395,7 +395,9 @@ def test_everything_is_escaped(tmp_path, files):
         *(1, 1.0, None, HOSTILE, 2),
     )
     about = {"re-ranked by": HOSTILE, "index": HOSTILE, "filter": HOSTILE, HOSTILE: HOSTILE}
-    page = page_of(tmp_path, [HOSTILE, files[0][0]], result, "root", about)
+    readable = write_image(tmp_path / "<script>&quot;'.png", 0)
+    page = page_of(tmp_path, [HOSTILE, readable], result, "root", about)
+    assert len(pictures_of(page.html)) == 1
     for tag in ("<script", "<img", 'onerror=alert(2)>"'):
         assert tag not in page.html
     assert page.text("first") == page.text("h3") == page.text("label") == HOSTILE
