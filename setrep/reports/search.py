@@ -16,6 +16,8 @@ from setrep.reports.indexing import Built
 from setrep.reports.query_page import write_query_page
 from setrep.retrieval import CollectionIndex, IndexCertificate, Match, Result
 
+AIM = 0.05  # the error that an index tells the size of query for
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -231,13 +233,16 @@ def built_lines(built: Built) -> list[str]:
     found = built.certificate
     if isinstance(found, str):
         return [*lines, f"no certificate: {found}"]
+    size = found.smallest_size(AIM)
+    aim = f"at most {100 * AIM:.0f} % of every label: "
+    aim += f"no size up to {len(found.deltas)}" if size is None else f"queries of {size} items"
     deltas = {n: found.deltas[n - 1] for n in found.sizes if found.deltas[n - 1] < 1}
-    if not deltas:
-        return [*lines, f"nothing is certified of queries of up to {found.sizes[-1]} items"]
     shown = ", ".join(f"{n} items {delta:.2g}" for n, delta in deltas.items())
+    if not deltas:
+        shown = f"none of queries of up to {found.sizes[-1]} items"
     return [
         *lines,
-        f"certified errors, the largest of {len(found.labels)} labels: {shown}",
+        f"certified errors, the largest of {len(found.labels)} labels: {shown}; {aim}",
         f"where {found.explain(1)}",
     ]
 
