@@ -25,6 +25,9 @@ from evaluation.aggregation.plots import write_plots
 from evaluation.bounds import cell as bounds_cell
 from evaluation.bounds import plan as bounds_plan
 from evaluation.bounds import tables as bounds_tables
+from evaluation.retrieval import cell as retrieval_cell
+from evaluation.retrieval import plan as retrieval_plan
+from evaluation.retrieval import tables as retrieval_tables
 from setrep.errors import InputError
 
 
@@ -52,6 +55,12 @@ SUITES = {
     ),
     bounds_plan.SUITE: Suite(
         bounds_plan.cells, bounds_cell.run_cell, bounds_cell.is_done, bounds_tables.write_table
+    ),
+    retrieval_plan.SUITE: Suite(
+        retrieval_plan.cells,
+        retrieval_cell.run_cell,
+        retrieval_cell.is_done,
+        retrieval_tables.write_table,
     ),
 }
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from setrep.collection import CollectionBatch
 from setrep.errors import InputError
+from setrep.index.kinds import FEWEST
 from setrep.retrieval import CollectionIndex, ItemMatch, Match, Result
 from tests.indexes import (
     Kept,
@@ -361,3 +362,23 @@ def test_centroids_are_as_exact_as_float32_holds_them():
     index = index_of({"a": Kept(members, None, {})})
     found = index.engine.fetch(["a"]).vectors[0]
     np.testing.assert_array_equal(found, centre(members).astype(np.float32))
+
+
+def test_what_an_approximate_search_finds_is_not_called_exact():
+    vectors = np.random.default_rng(0).normal(size=(4 * FEWEST, 1, 3)).astype(np.float32)
+    labels = [f"l{place % 2}" for place in range(len(vectors))]
+    index = CollectionIndex.from_embeddings(batch(*vectors), range(len(vectors)), labels)
+    index.engine.set_kind("hnsw")
+    index.certify(max_size=2)
+    query = torch.ones(1, 3)
+    for rerank in (None, "chamfer", "wasserstein"):
+        assert not index.query(query, rerank=rerank).is_exact
+    assert not index.query_vector([1, 1, 1]).is_exact
+    asked = {"label": "l1"}
+    assert index.query(query, filter=asked).is_exact
+    assert index.query(query, filter=asked, rerank="wasserstein").is_exact
+    assert index.query(query, filter=asked, rerank="chamfer").is_exact
+    assert not index.query(query, 1, filter=asked, rerank="chamfer", num_candidates=1).is_exact
+    found = index.query(query)
+    assert found.delta is None
+    assert "searched approximately" in found.delta_note

@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from setrep.errors import InputError
 from setrep.retrieval import CollectionIndex
+from setrep.retrieval.columns import with_sources
 from tests.indexes import (
     Kept,
     batch,
@@ -227,6 +228,12 @@ def test_names_of_items_stay_beside_them():
     with pytest.raises(InputError, match="1 collections, but 2 sources"):
         index.add([torch.zeros(2, 3)], ["c"], sources=[["1", "2"], ["3"]])
     assert index.ids == ("a", "b")
+    bare, named = {"label": "x"}, {"label": "x", "sources": ["1", "2"]}
+    assert with_sources(bare, 2, (), 1) == bare
+    assert with_sources(bare, 2, ("new",), 1)["sources"] == ["", "", "new"]
+    assert with_sources(named, 2, (), 2)["sources"] == ["1", "2", "", ""]
+    assert with_sources(named, 2, ("new",), 1) == {"label": "x", "sources": ["1", "2", "new"]}
+    assert named["sources"] == ["1", "2"]
 
 
 @pytest.mark.parametrize(

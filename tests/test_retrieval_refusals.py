@@ -104,6 +104,9 @@ def test_what_is_left_out_is_told_for_each_of_several_queries():
         assert "\n" not in str(caught.value)
     found = index.query_many(list(two), exclude=[["a"], []])
     assert ["a" in {match.id for match in of} for of in found] == [False, True]
+    for rerank in (None, "chamfer", "wasserstein"):
+        found = index.query_many(list(two), exclude=[["a"], ["b"]], rerank=rerank)
+        assert [{match.id for match in of} for of in found] == [{"b", 3}, {"a", 3}]
     for exclude in ("a", ["a"], ("a",), {"a"}, np.array(["a"]), [], "", None):
         found = index.query(two[0], exclude=exclude)
         assert len(found) == (3 if exclude is None or not len(exclude) else 2)

@@ -142,18 +142,41 @@ HARD = {
 }
 
 
-@given(seeds, st.integers(1, 90), st.integers(1, 7))
-@settings(max_examples=4, deadline=None)
+@given(seeds, st.integers(1, 70), st.integers(1, 7), st.sampled_from([1, 16]))
+@settings(max_examples=8, deadline=None)
 @pytest.mark.parametrize("case", HARD)
-def test_the_nearest_by_transport_are_those_of_the_whole_index(case, seed, count, k):
+def test_the_nearest_by_transport_are_those_of_the_whole_index(case, seed, count, k, at_once):
     model = spread(seed, count, **HARD[case])
     generator = np.random.default_rng([seed, 1])
     query = model[0].members + generator.normal(size=model[0].members.shape).astype(np.float32) / 9
     ranked = reranked(model, query, "wasserstein", [one for one, _ in brute(model, query)])
-    found = index_of(model).query(torch.from_numpy(query), k, rerank="wasserstein")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rerank, "AT_ONCE", at_once)  # one at a time the bound is asked most often
+        found = index_of(model).query(torch.from_numpy(query), k, rerank="wasserstein")
     check(found, model, query, ranked, k, tolerance=1e-6 if "far" in case else 1e-5)
     assert found.is_exact
     assert found.num_measured <= count
+
+
+@given(seeds, st.integers(1, 40), st.sampled_from([0.0, 1e3, 1e6]), st.floats(1e-3, 1e2))
+@settings(max_examples=200, deadline=None)
+def test_no_rounding_hides_a_collection_that_is_as_near_as_its_centroid(seed, count, offset, shift):
+    """Of collections that are moved as a whole, the bound is the distance itself."""
+    generator = np.random.default_rng(seed)
+    x = (generator.normal(size=(count, 3)) + offset).astype(np.float32)
+    y = x + (shift * generator.normal(size=3)).astype(np.float32)
+    aims = make_centres(x, y).astype(np.float64)
+    near = float(np.float32(-((aims[0] - aims[1]) ** 2).sum()))
+    kth = -float(np.float32(score("wasserstein", x, y)))
+    scale = float(np.linalg.norm(x, axis=1).max())
+    assert rerank.may_be_nearer(near, kth, scale)
+    assert not rerank.may_be_nearer(near, kth / 1.1, scale) or kth < 1e-3 * scale
+
+
+def make_centres(*collections):
+    """Return embeddings as an index keeps them."""
+    index = index_of({i: Kept(one, None, {}) for i, one in enumerate(collections)})
+    return next(index.engine.iterate()).vectors
 
 
 def test_most_of_the_index_is_not_measured():

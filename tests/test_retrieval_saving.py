@@ -138,6 +138,18 @@ def test_an_index_is_replaced_also_while_it_is_open(engine, tmp_path):
     again.close()
 
 
+def test_where_it_was_opened_it_is_saved_already(tmp_path):
+    make_index().save(tmp_path / "index")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with CollectionIndex.open(tmp_path / "index") as opened:
+        for address in (tmp_path / "index", f"faiss:{tmp_path}/./index"):
+            opened.save(address)
+        assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        opened.remove("id 0")
+        opened.save(tmp_path / "index")
+        assert opened.ids == CollectionIndex.open(tmp_path / "index").ids == make_index().ids[1:]
+
+
 def test_an_index_is_saved_elsewhere_and_where_it_was_removed(tmp_path):
     make_full_index().save(tmp_path / "index")
     opened = CollectionIndex.open(tmp_path / "index")

@@ -48,7 +48,9 @@ def splits_of(cell: Cell) -> dict[str, ItemDataset]:
     return found
 
 
-def write_embeddings(cell: Cell, encoder: SetEncoder, place: Path) -> Path:
+def write_embeddings(
+    cell: Cell, encoder: SetEncoder, place: Path, *, is_corrupted_too: bool = True
+) -> Path:
     """Embed every item, those held out also as noisy and occluded; return the file of vectors."""
     path = place / "embeddings.npz"
     if path.exists():
@@ -58,7 +60,7 @@ def write_embeddings(cell: Cell, encoder: SetEncoder, place: Path) -> Path:
         values.append(embed_dataset(dataset, encoder.encode).numpy())
         labels += [f"{split} {dataset.label_names[label]}" for label in dataset.labels]
         splits += [split] * len(dataset)
-        if split != "train":
+        if is_corrupted_too and split != "train":
             np.savez(place / f"{split}.npz", **embed_corrupted(dataset, encoder))
     scratch = path.with_suffix(".part.npz")
     np.savez(scratch, values=np.concatenate(values), labels=np.array(labels), splits=splits)

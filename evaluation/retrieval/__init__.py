@@ -1,0 +1,1 @@
+"""Which way of comparing collections finds the right label, and do certificates hold?"""
