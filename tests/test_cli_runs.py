@@ -9,7 +9,7 @@ import shlex
 import pytest
 
 from setrep.protocols import bound_statements
-from tests.command_line import PHOTOS, Outcome, call, files, write_photos
+from tests.command_line import PHOTOS, call, files, write_photos
 from tests.command_line import place as place
 from tests.command_line import surroundings as surroundings
 
@@ -127,6 +127,14 @@ def test_a_violated_bound_ends_with_status_3(place, tmp_path, monkeypatch):
     assert json.loads(done.out)["summary"]["chamfer"]["num_violations"] == 0
 
 
+def test_a_run_whose_aggregator_has_no_bounds_is_evaluated_without(place, tmp_path):
+    photos = place / "photos[red]"
+    done = call(
+        "train", *PHOTOS, "--data-root", photos, "--aggregator=pma", "--level=both", cwd=tmp_path
+    )
+    assert done.code == 0, done.err
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_an_indexed_collection_is_found_by_its_own_images(channels, place, tmp_path):
     photos = place / "photos[red]"
@@ -135,11 +143,12 @@ def test_an_indexed_collection_is_found_by_its_own_images(channels, place, tmp_p
         photos, run = write_photos(tmp_path / "grey", channels=1), tmp_path / "grey_run"
         call("train", *PHOTOS, "--data-root", photos, "--output-dir", run, cwd=tmp_path)
     built = call("index", run, photos, "--labelled", "--output", index, cwd=tmp_path)
-    assert built == Outcome(0, f"Indexed 12 collections in {index}\n", "")
+    assert (built.code, built.err) == (0, "")
+    assert built.out.startswith(f"Indexed 12 collections (36 items) in {index}\n")
     wanted = photos / "label3" / "set1"
     found = call("query", index, wanted, "-k", "2", "--json", cwd=tmp_path)
     assert (found.code, found.err) == (0, "")
-    matches = json.loads(found.out)
+    matches = json.loads(found.out)["matches"]
     assert [len(matches), matches[0]["id"]] == [2, "label3/set1"]
     assert matches[0]["label"] == "label3"
     assert matches[0]["score"] == pytest.approx(0, abs=1e-6)

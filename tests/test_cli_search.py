@@ -266,6 +266,51 @@ def test_update_embeds_what_is_new_or_changed_and_removes_what_is_gone(shop, tmp
     assert "--labelled" in other.err
 
 
+def test_an_update_that_fails_leaves_what_was_there(shop, tmp_path):
+    photos, target = tmp_path / "photos", tmp_path / "index"
+    shutil.copytree(shop / "photos", photos)
+    command = ("index", shop / "run", photos, "--labelled", "--output", target)
+    assert call(*command, "--kind", "ivf", cwd=shop).code == 0
+    for path in photos.rglob("*.png"):
+        os.utime(path)
+    (photos / "l0" / "c0" / "broken.png").write_bytes(b"no image")
+    assert call(*command, "--update", cwd=shop).code == 2
+    same_collections(target, shop / "index")
+    (photos / "l0" / "c0" / "broken.png").unlink()
+    assert call(*command, "--update", cwd=shop).code == 0
+    same_collections(target, shop / "index")
+    with CollectionIndex.open(target) as index:
+        assert index.engine.kind.kind == "ivf"
+
+
+def test_an_approximate_index_answers_no_query_of_a_certain_error(shop, tmp_path):
+    target = tmp_path / "index"
+    command = ("index", "run", "photos", "--labelled", "--output", target, "--kind", "ivf")
+    assert "approximately" in " ".join(call(*command, cwd=shop).out.split())
+    refused = call("query", target, "new/l1/c2", "--max-error", "0.99", cwd=shop)
+    assert refused.code == 2
+    assert "approximately" in refused.err
+
+
+def test_a_second_build_is_refused_while_one_is_under_way(shop, tmp_path, monkeypatch):
+    target, inside = tmp_path / "index", []
+    finish = indexing.finish
+
+    def other_meanwhile(*arguments):
+        make_encoder(seed=1).save_pretrained(tmp_path / "other")
+        for run in ("run", tmp_path / "other"):
+            monkeypatch.setattr(indexing, "finish", finish)
+            inside.append(call("index", run, "photos", "--labelled", "--output", target, cwd=shop))
+        return finish(*arguments)
+
+    monkeypatch.setattr(indexing, "finish", other_meanwhile)
+    done = call("index", "run", "photos", "--labelled", "--output", target, cwd=shop)
+    assert done.code == 0, done.err
+    assert [one.code for one in inside] == [2, 2]
+    assert all("Another process is writing" in one.err for one in inside)
+    same_collections(target, shop / "index")
+
+
 def test_a_page_of_the_result_is_written(shop, tmp_path):
     page = tmp_path / "found.html"
     done = call("query", "index", "new/l1/c2", "--html", page, cwd=shop)

@@ -12,7 +12,7 @@ from setrep.reports import bound_tables
 from setrep.reports.bound_tables import bounds_table
 from setrep.reports.search import query_table
 from setrep.reports.tables import class_note, evaluation_table, percent, verdict
-from setrep.retrieval import Match
+from setrep.retrieval import Match, Result
 from tests.evaluations import evaluation as evaluation
 from tests.evaluations import plain as plain
 
@@ -179,13 +179,14 @@ def test_the_verdict_names_all_that_is_violated():
 
 def test_matches_fit_80_columns_with_whole_names_and_scores():
     name = "a/very/long/" + "path" * 30
-    matches = [Match(name, -1.5, "[bold]", None), Match(0, -12345.6789, 0, None)]
-    text = shown(query_table(matches))
+    matches = (Match(name, -1.5, "[bold]", None), Match(0, -12345.6789, 0, None))
+    text = shown(query_table(Result(matches), [], None))
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
-    column = [line.split("│")[2].strip() for line in text.splitlines() if line.count("│") == 5]
+    column = [line.split("│")[2].strip() for line in text.splitlines() if line.count("│") == 6]
     assert name in "".join(column)
     for part in ("-1.5", "-12345.7", "[bold]", " 0 "):
         assert part in text
-    assert "–" in shown(query_table([Match("a", -0.0, None, None)]))
-    assert "-0" not in shown(query_table([Match("a", -0.0, None, None)]))
+    zero = shown(query_table(Result((Match("a", -0.0, None, None),)), [], None))
+    assert "–" in zero
+    assert "-0" not in zero

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from setrep.bounds import certify_retrieval
+from setrep.collection import CollectionBatch
 from setrep.errors import InputError
 from setrep.retrieval import CollectionIndex, IndexCertificate
-from setrep.retrieval.certificate import LabelBounds, from_note, to_note
+from setrep.retrieval.certificate import LabelBounds, from_note, rounding_of, to_note
 from tests.indexes import (
     Kept,
     batch,
@@ -77,6 +78,7 @@ def test_a_certificate_is_what_the_bounds_say(seed, num_labels):
         pools,
         range(1, largest + 1),
         labels=[number for number, names in enumerate(groups.values()) for _ in names],
+        allowance=rounding_of(pools),
     )
     np.testing.assert_allclose(found.deltas, expected.delta.tolist(), rtol=1e-12)
     assert [of.label for of in found.labels] == list(groups)
@@ -304,3 +306,17 @@ def test_a_certificate_reads_as_it_was_written():
         assert "\n" not in str(caught.value)
     one = LabelBounds("x", 1, 3, (0.5, 0.1), (0.2, 0.3))
     assert one.bound == (0.2, 0.1)
+
+
+def test_what_float32_rounds_to_the_other_side_is_not_certified():
+    """The mean of -2, -2 and 2 is -2/3, and rounds onto the side of -3 of the plane at -2/3."""
+    members = {"a": [[3.0], [2.0], [0.0]], "a2": [[-2.0], [-2.0], [2.0]], "b": [[-3.0]]}
+    batch = CollectionBatch.from_list([torch.tensor(of) for of in members.values()])
+    index = CollectionIndex.from_embeddings(batch, ["a", "a2", "b"], ["a", "a", "b"])
+    pools = {"a": torch.tensor(members["a2"]), "b": torch.tensor([[-3.0], [-3.0], [-3.0]])}
+    index.remove("a2")
+    found = index.certify({name: pool.numpy() for name, pool in pools.items()})
+    bounds = next(of for of in found.labels if of.label == "a")
+    wrong = index.query(torch.tensor(members["a2"]))[0].label != "a"
+    assert bounds.bound[2 if 3 in found.sizes else -1] >= float(wrong)
+    assert wrong or found.deltas[2] > 0

@@ -43,7 +43,11 @@ class Cells:
 
 
 def measure_cells(
-    gallery: Points, pools: Sequence[Points], labels: Sequence[int] | None = None
+    gallery: Points,
+    pools: Sequence[Points],
+    labels: Sequence[int] | None = None,
+    *,
+    allowance: float = 0.0,
 ) -> Cells:
     """Measure where the pools lie: `gallery` `[labels, dimensions]`, a pool of items for each.
 
@@ -52,7 +56,8 @@ def measure_cells(
     to any of another label, so that the others can only help.
 
     Twice what rounding may add to a distance from a plane is taken off it. `measure_errors` takes
-    off half of that, so that each error that it finds is one for the bounds as well.
+    off half of that, so that each error that it finds is one for the bounds as well. `allowance` is
+    a distance that the centroid of a query may be off by otherwise, and is taken off, too.
 
     Raises:
         InputError: an input is empty, not finite or not numeric, there are fewer than two labels,
@@ -66,6 +71,7 @@ def measure_cells(
         lost = 2 * rounding(*offsets.shape)
         is_other = (of != label).to(pool.device)
         y = depths(offsets, length(offsets), centres / unit, itself[label], lost)[is_other]
+        y = y - allowance / unit
         row = y.new_tensor([torch.inf, 0.0, -torch.inf]).unsqueeze(1).repeat(1, len(centres))
         row[:, is_other] = torch.stack(
             [unit * y.mean(1), unit * (y.amax(1) - y.amin(1)), least_log_moment(y)]

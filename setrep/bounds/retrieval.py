@@ -165,15 +165,17 @@ def certify_retrieval(
     *,
     with_replacement: bool = False,
     labels: Sequence[int] | None = None,
+    allowance: float = 0.0,
 ) -> RetrievalCertificate:
     """Bound the error of queries drawn from each pool against a fixed gallery (R1 to R3).
 
-    A gallery may hold several centroids of a label, see `measure_cells`.
+    A gallery may hold several centroids of a label, and centroids of queries may be off by a
+    distance `allowance`, see `measure_cells`.
 
     Raises:
         InputError: as `measure_cells` and `triangle`.
     """
-    cells = measure_cells(gallery, pools, labels)
+    cells = measure_cells(gallery, pools, labels, allowance=allowance)
     smallest = min(len(pool) for pool in cells.pools)
     n = to_sizes(smallest, sizes, None, with_replacement)[0].long().reshape(-1)
     return RetrievalCertificate(

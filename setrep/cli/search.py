@@ -35,8 +35,9 @@ def index(
         Path | None, typer.Option(help="JSON: {collection: {name: value}}.", metavar="FILE")
     ] = None,
     kind: Annotated[
-        str, typer.Option(help="flat (exact), ivf, hnsw, pq, or auto: by size.")
-    ] = "flat",
+        str | None,
+        typer.Option(help="flat (exact, the default), ivf, hnsw, pq, or auto: by size."),
+    ] = None,
     certify: Annotated[
         bool | None,
         typer.Option(help="Bound the errors of each label; default: where that takes seconds."),
@@ -137,11 +138,11 @@ def embed(
     print(f"Embedded {len(found):,} collections ({len(found.members):,} items) in {output}")
 
 
-def read_kind(kind: str) -> Any:
+def read_kind(kind: str | None) -> Any:
     """Check the name of a way to search."""
     from setrep.index.kinds import KINDS
 
-    if kind not in (*KINDS, "auto"):
+    if kind not in (None, *KINDS, "auto"):
         raise InputError(f"--kind is {', '.join(KINDS)} or auto, not '{kind}'.")
     return kind
 

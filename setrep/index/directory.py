@@ -34,7 +34,7 @@ class DirectoryEngine(LocalEngine):
     """
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
-        self.folder, self.manifest = folder, manifest
+        self.folder, self.manifest = folder.absolute(), manifest  # wherever the process goes
         super().__init__(
             manifest.dim,
             manifest.member_dim,
@@ -81,12 +81,15 @@ class DirectoryEngine(LocalEngine):
             place = Path(folder)
             if not place.exists() and files.is_index(files.aside_of(place)):
                 place = files.aside_of(place)
-            manifest = files.read_manifest(place)
+            manifest = None
             try:
+                manifest = files.read_manifest(place)
                 return cls(place, manifest)
             except InputError:
-                # A writer may have replaced the manifest and removed what the old one named.
-                if files.read_manifest(place) == manifest:
+                # A writer may have replaced the manifest and removed what the old one named, or
+                # put a new index in place of the one aside.
+                is_there = place == Path(folder) or place.exists()
+                if is_there and (manifest is None or files.read_manifest(place) == manifest):
                     raise
         raise InputError(f"The index {place} changes faster than it can be opened.")
 
@@ -164,6 +167,10 @@ class DirectoryEngine(LocalEngine):
             entries.append(self._written(lambda: files.write_segment(self.folder, records)))
             parts.append(self._read(entries[-1], self.manifest))
         self._commit(entries, parts)
+
+    def lock(self) -> None:
+        """Become the one writer before there is something to write."""
+        self._begin()
 
     def _begin(self) -> None:
         """Become the one writer.

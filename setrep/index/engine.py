@@ -113,6 +113,13 @@ class Engine(ABC):
             InputError: another process writes.
         """
 
+    def lock(self) -> None:  # noqa: B027
+        """Become the one writer before there is something to write, where an engine has one.
+
+        Raises:
+            InputError: another process writes, or has written since this one read.
+        """
+
     @abstractmethod
     def close(self) -> None:
         """Let go of files and connections; the engine is of no more use."""

@@ -26,6 +26,7 @@ from setrep.index.milvus_client import (
     rows_of,
 )
 from setrep.index.milvus_files import FILE_DIM, FILE_FIELDS, delete_file, read_file, write_file
+from setrep.index.milvus_places import aside_of, refuse_foreign
 from setrep.index.records import Name, Records, Where, check, matches
 
 SPARE = 16  # fetched beyond k, to tell ties apart
@@ -104,11 +105,12 @@ class MilvusEngine(Engine):
             InputError: there is none, or Milvus is not installed or cannot be reached.
         """
         _, client = connect(uri)
-        if not client.has_collection(name) and client.has_collection(f"{name}_old"):
-            client.rename_collection(f"{name}_old", name)  # left by a kill while it was replaced
+        if not client.has_collection(name) and client.has_collection(aside_of(name)):
+            name = aside_of(name)  # left by a kill while it was replaced
         if not client.has_collection(name):
             client.close()
             raise InputError(f"There is no index '{name}' at {uri}.")
+        refuse_foreign(client, name)
         return cls(client, uri, name)
 
     def add(self, records: Records) -> None:

@@ -79,9 +79,14 @@ def expression(where: Where) -> str:
         if not allowed:
             return "place < 0"
         if all(isinstance(one, str | int | float) for one in allowed):
-            of = f"payload[{json.dumps(field)}]"
-            parts.append(f"({' or '.join(f'{of} == {json.dumps(one)}' for one in allowed)})")
+            of = f"payload[{written(field)}]"
+            parts.append(f"({' or '.join(f'{of} == {written(one)}' for one in allowed)})")
     return " and ".join(parts)
+
+
+def written(value: Any) -> str:
+    """Write a value as Milvus reads it, which knows no escapes of other letters than ASCII's."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def rows_of(

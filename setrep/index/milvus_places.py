@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from setrep.errors import InputError
 from setrep.index.milvus_client import connect
 
 
@@ -15,7 +16,21 @@ def exists(uri: str, name: str) -> bool:
     """
     _, client = connect(uri)
     try:
-        return bool(client.has_collection(name))
+        return bool(client.has_collection(name) or client.has_collection(aside_of(name)))
+    finally:
+        client.close()
+
+
+def refuse(uri: str, name: str) -> None:
+    """Refuse a name that is of something else than an index.
+
+    Raises:
+        InputError: it is, or Milvus is not installed or cannot be reached.
+    """
+    _, client = connect(uri)
+    try:
+        if client.has_collection(name):
+            refuse_foreign(client, name)
     finally:
         client.close()
 
@@ -27,9 +42,10 @@ def publish(uri: str, built: str, name: str) -> None:
         InputError: Milvus is not installed or cannot be reached.
     """
     _, client = connect(uri)
-    old = f"{name}_old"
+    old = aside_of(name)
     try:
         if client.has_collection(name):
+            refuse_foreign(client, name)
             drop_all(client, old)
             client.rename_collection(name, old)
         client.rename_collection(built, name)
@@ -51,9 +67,25 @@ def drop(uri: str, name: str) -> None:
         client.close()
 
 
+def aside_of(name: str) -> str:
+    """Return the name that an old index has while a new one takes its place."""
+    return f"{name}_replaced_by_setrep"
+
+
+def refuse_foreign(client: Any, name: str) -> None:
+    """Refuse a collection that is no index.
+
+    Raises:
+        InputError: it is not.
+    """
+    if "setrep.members" not in client.describe_collection(name).get("properties", {}):
+        raise InputError(f"Milvus has a collection '{name}' that is no index; choose another name.")
+
+
 def drop_all(client: Any, name: str) -> None:
     """Remove the collections of an index, the one that names the others last."""
     if client.has_collection(name):
+        refuse_foreign(client, name)
         settings = client.describe_collection(name)["properties"]
         for one in (settings["setrep.members"], settings["setrep.files"], name):
             client.drop_collection(one)

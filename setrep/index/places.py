@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from setrep.errors import InputError
@@ -45,8 +45,10 @@ def refuse(address: str | Path) -> None:
     Raises:
         InputError: it does.
     """
-    scheme, place, _ = parse(address)
-    if scheme == "faiss":
+    scheme, place, name = parse(address)
+    if scheme == "milvus":
+        milvus_places.refuse(place, name)
+    else:
         refuse_to_replace(Path(place).resolve())
 
 
@@ -82,8 +84,8 @@ def discard(address: str | Path) -> None:
     folder = Path(place)
     try:
         if folder.exists():
-            lock(folder / LOCK).close()
-            remove_index(folder)
+            with lock(folder / LOCK):
+                remove_index(folder)
     except OSError as error:
         raise InputError(f"Cannot remove {folder}: {error.strerror}.") from error
 
@@ -103,9 +105,8 @@ def publish(built: str | Path, address: str | Path) -> None:
     target = Path(place).resolve()
     refuse_to_replace(target)
     try:
-        if is_index(target):
-            lock(target / LOCK).close()
-        move_into_place(Path(built_place), target)
+        with lock(target / LOCK) if is_index(target) else nullcontext():
+            move_into_place(Path(built_place), target)
     except OSError as error:
         raise InputError(
             f"Cannot put the index at {target}: {error.strerror}. It is whole at {built_place}."

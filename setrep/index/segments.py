@@ -138,6 +138,8 @@ def read_manifest(folder: Path) -> Manifest:
     except InputError:
         raise
     except FileNotFoundError as error:
+        if folder.exists():
+            raise InputError(f"{folder} is not an index: it has no {MANIFEST}.") from error
         raise InputError(f"There is no index at {folder}.") from error
     except OSError as error:
         raise InputError(f"Cannot read {folder / MANIFEST}: {error.strerror}.") from error
@@ -243,6 +245,8 @@ def read_segment(folder: Path, entry: SegmentEntry, dim: int, member_dim: int) -
 def sweep(folder: Path, manifest: Manifest) -> None:
     """Remove what no manifest names: segments of a writer that was killed, or of the past."""
     named = {entry.name: entry for entry in manifest.segments}
+    if (folder / SEGMENTS).is_symlink():  # nobody here has made it
+        return
     for place in (folder / SEGMENTS).glob("*"):
         if place.name not in named:
             shutil.rmtree(place, ignore_errors=True)

@@ -16,7 +16,8 @@ from setrep.files import refuse_unwritable, write_atomically
 from setrep.index import places
 from setrep.index.records import Records, join
 from setrep.reports.folders import read_folders
-from setrep.reports.indexing import begin, device_of, synchronise
+from setrep.reports.index_inputs import device_of
+from setrep.reports.indexing import begin, synchronise
 from setrep.set_encoder import SetEncoder
 
 Level = Literal["collections", "items", "both"]

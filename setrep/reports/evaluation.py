@@ -199,7 +199,8 @@ def bounds_summary(
     config: Config,
 ) -> dict[str, Any] | None:
     """Check the bounds on a few collections; `setrep verify-bounds` does it at length."""
-    if not sizes:
+    is_bounded = any(one.why_not(set_encoder.aggregator) is None for one in STATEMENTS.values())
+    if not sizes or not is_bounded:
         return None
     report = verify_bounds(
         embed_dataset(dataset, set_encoder.encode),

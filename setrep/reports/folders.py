@@ -46,10 +46,16 @@ def read_folders(directory: str | Path, *, labelled: bool = False) -> list[Folde
 def folder_of(root: Path, place: Path, files: Sequence[Path], labelled: bool) -> Folder:
     """Describe the collection of some files."""
     name = place.relative_to(root).as_posix()
-    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    stats = [(file.name, *state_of(file)) for file in files]
     stamp = hashlib.sha256(repr(stats).encode()).hexdigest()[:16]
     label = Path(name).parts[0] if labelled else None
     return Folder(name, label, tuple(f.relative_to(root).as_posix() for f in files), stamp)
+
+
+def state_of(file: Path) -> tuple[int, int, int, int]:
+    """Return what differs when a file was written or replaced, whatever time it claims."""
+    stat = file.stat()
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
 def hint(root: Path, labelled: bool) -> str:

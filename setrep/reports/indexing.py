@@ -9,17 +9,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-
-import torch
 
 from setrep.errors import InputError
 from setrep.index import places
 from setrep.index.kinds import Kind, SearchKind
 from setrep.index.records import Name, Records, join
 from setrep.reports.folders import Folder, read_folders
+from setrep.reports.index_inputs import device_of, read_metadata, read_pools
 from setrep.reports.item_progress import ItemProgress
 from setrep.retrieval import CollectionIndex, IndexCertificate
 from setrep.retrieval.certificate import to_note
@@ -68,7 +68,7 @@ def build_index(
     overwrite: bool = False,
     update: bool = False,
     metadata: Mapping[str, dict[str, Any]] | None = None,
-    kind: Kind | Literal["auto"] = "flat",
+    kind: Kind | Literal["auto"] | None = None,
     certify: bool | None = None,
     pools: str | Path | None = None,
     device: str | None = None,
@@ -99,6 +99,7 @@ def build_index(
     root = Path(directory).resolve()
     if update and is_there:
         with open_as(output, set_encoder, root) as index:
+            index.engine.lock()
             done = synchronise(index, root, folders, told)
             return finish(index, done, str(output), kind, certification)
     built = places.building(output)
@@ -118,15 +119,15 @@ def build_index(
 
 def begin(built: str, set_encoder: SetEncoder, root: Path) -> CollectionIndex:
     """Open what an interrupted build of this model and directory left, or begin anew."""
+    index = None
     if places.exists(built):
-        try:
+        with suppress(InputError):  # it is of another model or directory, or damaged
             index = open_as(built, set_encoder, root)
-        except InputError:
-            pass
-        else:
-            return index
-    places.discard(built)
-    return CollectionIndex.create(built, set_encoder, root=root)
+    if index is None:
+        places.discard(built)
+        index = CollectionIndex.create(built, set_encoder, root=root)
+    index.engine.lock()
+    return index
 
 
 def open_as(address: str | Path, set_encoder: SetEncoder, root: Path) -> CollectionIndex:
@@ -156,13 +157,12 @@ def synchronise(
     for records in index.engine.iterate(with_members=False):
         kept |= zip(records.ids, map(stamp_of, records.payloads), strict=True)
     stamps = {folder.id: full_stamp(folder, metadata) for folder in folders}
-    stale = [name for name, stamp in kept.items() if stamps.get(name) != stamp]
-    index.engine.delete(stale)
     missing = [folder for folder in folders if kept.get(folder.id) != stamps[folder.id]]
     num_done = sum(len(f.files) for f in folders) - sum(len(f.files) for f in missing)
     num_missing = sum(len(folder.files) for folder in missing)
     with ItemProgress(num_done + num_missing, num_done) as progress:
         embed_missing(index, root, missing, metadata, progress)
+    index.engine.delete([name for name in kept if name not in stamps])  # last: what is new is there
     return num_missing
 
 
@@ -181,11 +181,20 @@ def embed_missing(
             pending.append(embed(index, root, some, metadata))
             progress.advance(len(pending[-1].members))
             if time.monotonic() - written > SECONDS_BETWEEN_WRITES:
-                index.engine.add(join(pending))
+                keep(index, join(pending))
                 pending, written = [], time.monotonic()
     finally:
         if pending:
-            index.engine.add(join(pending))
+            keep(index, join(pending))
+
+
+def keep(index: CollectionIndex, records: Records) -> None:
+    """Keep collections, in place of those of the same ids."""
+    there = set(index.engine.ids())
+    old = [row for row, name in enumerate(records.ids) if name in there]
+    new = [row for row, name in enumerate(records.ids) if name not in there]
+    index.engine.replace(records.take(old))
+    index.engine.add(records.take(new))
 
 
 def in_batches(folders: Sequence[Folder]) -> Iterator[list[Folder]]:
@@ -233,17 +242,17 @@ def finish(
     index: CollectionIndex,
     num_embedded: int,
     address: str,
-    kind: Kind | Literal["auto"],
+    kind: Kind | Literal["auto"] | None,
     certification: Certification,
 ) -> Built:
     """Choose how to search, certify what can be, and sum up."""
-    chosen = index.engine.set_kind(kind)
+    chosen = index.engine.kind if kind is None else index.engine.set_kind(kind)
     payloads = (of for part in index.engine.iterate(with_members=False) for of in part.payloads)
     num_items = sum(len(payload["sources"]) for payload in payloads)
     asked, pools = certification
     if pools is not None or asked:
         index.certify(pools)
-    elif asked is None:
+    elif asked is None and index.engine.note is None:  # else nothing has changed
         certify_if_quick(index, num_items)
     return Built(address, len(index), num_items, num_embedded, chosen, index.certificate)
 
@@ -257,38 +266,3 @@ def certify_if_quick(index: CollectionIndex, num_items: int) -> None:
         index.certify()
     except InputError as error:
         index.engine.annotate(to_note(str(error).rstrip(".")))
-
-
-def read_pools(directory: str | Path, *, labelled: bool) -> dict[Name, list[Path]]:
-    """Find held-out items of each collection, or of each label when labelled."""
-    found: dict[Name, list[Path]] = {}
-    for folder in read_folders(directory, labelled=labelled):
-        files = [Path(directory) / file for file in folder.files]
-        found.setdefault(folder.label or folder.id, []).extend(files)
-    return found
-
-
-def read_metadata(
-    metadata: Mapping[str, dict[str, Any]] | None, folders: Sequence[Folder]
-) -> Mapping[str, dict[str, Any]]:
-    """Refuse metadata of collections that are not there."""
-    known = {folder.id for folder in folders}
-    for name in metadata or {}:
-        if name not in known:
-            raise InputError(f"There are metadata of '{name}', but no collection of that name.")
-    return metadata or {}
-
-
-def device_of(name: str | None) -> torch.device:
-    """Return the named device; of auto a GPU if there is one.
-
-    Raises:
-        InputError: there is no such device.
-    """
-    if name in (None, "auto"):
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name not in ("cpu", "cuda"):
-        raise InputError(f"--device is auto, cpu or cuda, not '{name}'.")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda was asked for, but torch finds no GPU here. Use cpu.")
-    return torch.device(name)

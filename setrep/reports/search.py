@@ -42,8 +42,8 @@ def query_index(
         InputError: there is no such index, a path is not an image, the filter cannot be read, or
             `max_error` does not allow queries of so many items.
     """
-    files = image_files(paths)
     with CollectionIndex.open(address) as index:
+        files = image_files(paths)
         if asked.max_error is not None:
             refuse_uncertain(index.certificate, len(files), asked)
         result = index.query(
@@ -52,7 +52,10 @@ def query_index(
             rerank=asked.rerank,
             num_candidates=asked.num_candidates,
             filter=read_filters(asked.filters),
-            exclude=[*asked.exclude, *(int(name) for name in asked.exclude if name.isdecimal())],
+            exclude=[
+                *asked.exclude,
+                *(int(name) for name in asked.exclude if name.isdecimal() and len(name) < 19),
+            ],
         )
         if html is not None:
             about = about_index(index, address, asked)
@@ -113,7 +116,7 @@ def readings(value: str) -> list[Any]:
     """Return what a value may mean: text, and a number, true, false or null."""
     try:
         read = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return [value]
     return [value] if isinstance(read, str | list | dict) else [value, read]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -98,6 +99,16 @@ class IndexCertificate:
         return self.model
 
 
+def rounding_of(pools: Pools) -> float:
+    """Bound how far float32 moves the centroid of a query: half a unit of its last place, doubled.
+
+    A centroid is no longer than the longest item, and its coordinates round one by one.
+    """
+    longest = max(float(torch.linalg.vector_norm(pool, dim=1).max()) for pool in pools)
+    finest = torch.finfo(torch.float32)
+    return float(finest.eps * longest + math.sqrt(pools[0].shape[1]) * finest.tiny)
+
+
 def certify(
     records: Iterable[Records],
     pools: Mapping[Name, Float[Tensor, "item dim"]] | None = None,
@@ -123,7 +134,13 @@ def certify(
     order = [row for of in rows.values() for row in of]
     labels = [number for number, of in enumerate(rows.values()) for _ in of]
     largest = min(max_size, *(len(pool) for pool in items))
-    found = certify_retrieval(gallery.vectors[order], items, range(1, largest + 1), labels=labels)
+    found = certify_retrieval(
+        gallery.vectors[order],
+        items,
+        range(1, largest + 1),
+        labels=labels,
+        allowance=rounding_of(items),
+    )
     stands = [gallery.ids[of[0]] for of in rows.values()]
     num_pool = [len(pool) for pool in items]
     return summarise(found, list(rows), stands, num_pool, OTHERS if pools is None else HELD_OUT)

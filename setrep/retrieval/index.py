@@ -30,6 +30,8 @@ from setrep.retrieval.store import Collections, CollectionStore
 from setrep.set_encoder import Item
 from setrep.set_encoder.items import Array
 
+APPROXIMATE = "it is proved for exact search, and this index is searched approximately"
+
 
 class QueryOptions(TypedDict, total=False):
     """What every query takes; `CollectionIndex` says what each is."""
@@ -205,6 +207,8 @@ class CollectionIndex(CollectionStore):
         """What `certify` found, or why there is nothing."""
         if not self._holds_centroids:
             return "it is proved for the nearest centroid only; this index holds other embeddings"
+        if not self.engine.is_exact:
+            return APPROXIMATE
         return certificates.from_note(self.engine.note)
 
     @property
@@ -247,7 +251,7 @@ class CollectionIndex(CollectionStore):
         if question.where is not None or any(question.exclude):
             return "it is of the whole index, not of a part of it"
         if not self.engine.is_exact:
-            return "it is proved for exact search, and this index is searched approximately"
+            return APPROXIMATE
         return None
 
 
