@@ -188,5 +188,10 @@ def test_matches_fit_80_columns_with_whole_names_and_scores():
     for part in ("-1.5", "-12345.7", "[bold]", " 0 "):
         assert part in text
     zero = shown(query_table(Result((Match("a", -0.0, None, None),)), [], None))
+    steered = shown(
+        query_table(Result((Match("\x1b[31mred\u202e", -1.0, "\x9b1m", None),)), [], None)
+    )
+    assert not {"\x1b", "\x9b", "\u202e"} & set(steered)
+    assert "[31mred" in steered
     assert "–" in zero
     assert "-0" not in zero

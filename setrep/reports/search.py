@@ -14,6 +14,7 @@ from setrep.errors import InputError
 from setrep.reports.folders import image_files
 from setrep.reports.indexing import Built
 from setrep.reports.query_page import write_query_page
+from setrep.reports.tables import printable
 from setrep.retrieval import CollectionIndex, IndexCertificate, Match, Result
 
 AIM = 0.05  # the error that an index tells the size of query for
@@ -179,8 +180,8 @@ def query_table(result: Result, files: Sequence[Path], rerank: str | None) -> Ta
     table.add_column("nearest items", overflow="fold")
     for rank, match in enumerate(result, 1):
         label = "–" if match.label is None else str(match.label)
-        row = (str(rank), str(match.id), label, f"{match.score + 0.0:.6g}", best_pair(match, files))
-        table.add_row(*row)
+        row = (str(match.id), label, f"{match.score + 0.0:.6g}", best_pair(match, files))
+        table.add_row(str(rank), *map(printable, row))
     return table
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unicodedata import category
+
 from rich.console import Console
 from rich.table import Table
 
@@ -11,6 +13,11 @@ from setrep.protocols.results import CollectionResult, Evaluation, Scores
 def print_table(table: Table) -> None:
     """Print a table to standard output."""
     Console(markup=False, emoji=False).print(table)  # names of files and labels as they are
+
+
+def printable(name: str) -> str:
+    """Return a name without what would steer a terminal: control and format characters."""
+    return "".join("\ufffd" if category(one) in ("Cc", "Cf") else one for one in name)
 
 
 def print_text(text: str) -> None:
