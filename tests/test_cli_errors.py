@@ -148,7 +148,7 @@ BAD = {
         "index {place}/photos_run {place}/single/label1 --output {place}/photos_run",
         "nothing was changed",
     ),
-    "query no index": ("query {place}/photos_run {place}/single", "is not an index"),
+    "query no index": ("query {place}/photos_run {place}/single", "no index at"),
     "query none": ("query none {place}/single", "no index at"),
 }
 

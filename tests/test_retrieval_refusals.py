@@ -9,7 +9,7 @@ import torch
 from setrep.collection import CollectionBatch
 from setrep.errors import InputError
 from setrep.retrieval import CollectionIndex
-from tests.indexes import batch, make_full_index, make_index
+from tests.indexes import batch, make_encoder, make_full_index, make_index
 
 
 def test_an_empty_query_is_refused():
@@ -155,3 +155,27 @@ def test_what_cannot_be_indexed_is_refused_in_one_line(name):
         whole.add_embeddings(vectors, names, **options)
     assert "\n" not in str(caught.value)
     assert whole.ids == ("there",)
+
+
+def test_another_set_encoder_than_the_index_was_built_with_is_refused():
+    index = make_full_index()
+    items = torch.zeros(2, 3)
+    before = index.query(items)
+    index.set_encoder = make_encoder(scale=-1.0)
+    calls = [
+        lambda: index.query(items),
+        lambda: index.add([items], ["new"]),
+        lambda: index.update("a", items),
+        index.certify,
+    ]
+    for call in calls:
+        with pytest.raises(InputError, match="has changed since it embedded this index"):
+            call()
+    index.set_encoder = make_encoder()  # another object, of the same weights
+    assert index.query(items) == before
+    with torch.no_grad():
+        index.set_encoder.encoder.projection.weight.mul_(-1.0)
+    for call in calls:
+        with pytest.raises(InputError, match="has changed since it embedded this index"):
+            call()
+    assert index.ids == ("a", "b", 3)

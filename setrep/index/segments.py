@@ -139,7 +139,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise
     except FileNotFoundError as error:
         if folder.exists():
-            raise InputError(f"{folder} is not an index: it has no {MANIFEST}.") from error
+            raise InputError(f"There is no index at {folder}: it has no {MANIFEST}.") from error
         raise InputError(f"There is no index at {folder}.") from error
     except OSError as error:
         raise InputError(f"Cannot read {folder / MANIFEST}: {error.strerror}.") from error

@@ -25,7 +25,7 @@ from setrep.retrieval.columns import (
 from setrep.retrieval.model import holds_centroids
 from setrep.retrieval.rerank import find_distance
 from setrep.retrieval.results import Result
-from setrep.retrieval.search import Question, Vectors, answer, certified
+from setrep.retrieval.search import OF_A_PART, Question, Vectors, answer, certified
 from setrep.retrieval.store import Collections, CollectionStore
 from setrep.set_encoder import Item
 from setrep.set_encoder.items import Array
@@ -193,6 +193,8 @@ class CollectionIndex(CollectionStore):
                 "Certificates are proved for the nearest centroid only, and this index holds "
                 "other embeddings of collections."
             )
+        assert self.set_encoder is not None
+        self._guard.check(self.set_encoder)
         items = None
         if pools is not None:
             members = self._encoder().encode_members(list(pools.values()))
@@ -242,14 +244,14 @@ class CollectionIndex(CollectionStore):
             raise InputError("The embedding of the query is not finite, or too large to compare.")
         is_mean = self._holds_centroids
         results = answer(self.engine, vectors, members, question, is_mean=is_mean)
-        return certified(results, self.certificate, self._why_not(question))
+        return certified(results, self.certificate, self._why_not(question), question.exclude)
 
     def _why_not(self, question: Question) -> str | None:
         """Say why the certificate is not of this question, if it is not."""
         if question.rerank is not None:
             return "it is proved for the nearest centroid only, not for re-ranking"
-        if question.where is not None or any(question.exclude):
-            return "it is of the whole index, not of a part of it"
+        if question.where is not None:
+            return OF_A_PART
         if not self.engine.is_exact:
             return APPROXIMATE
         return None

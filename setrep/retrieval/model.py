@@ -52,6 +52,31 @@ class Origin:
             )
 
 
+class ModelGuard:
+    """Tells whether a set encoder is still the one that embedded an index.
+
+    Its fingerprint is worked out when it is another object, or a weight was written to.
+    """
+
+    def __init__(self, fingerprint: str | None) -> None:
+        self.fingerprint = fingerprint
+        self._seen: tuple[int, ...] = ()
+
+    def check(self, set_encoder: SetEncoder) -> None:
+        """Refuse another set encoder, and one that was trained on since.
+
+        Raises:
+            InputError: it is.
+        """
+        versions = (weight._version for weight in set_encoder.state_dict().values())
+        seen = (id(set_encoder), *versions)
+        if seen != self._seen and set_encoder.fingerprint != self.fingerprint:
+            raise InputError(
+                "The set encoder has changed since it embedded this index: build it anew."
+            )
+        self._seen = seen
+
+
 def holds_centroids(set_encoder: SetEncoder | None) -> bool:
     """Say whether its embeddings of collections are the means of their members', untouched."""
     if set_encoder is None:

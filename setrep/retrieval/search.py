@@ -26,6 +26,7 @@ from setrep.retrieval.results import ItemMatch, Match, Result
 Vectors = Float[NDArray[np.float32], "query dim"]
 MOST_LOOKED_AT = 4096  # collections, in search of one of another label
 FOUND_AT_ONCE = 1_000_000
+OF_A_PART = "it is of the whole index, not of a part of it"
 TRANSPORTS = ("wasserstein",)  # no smaller than the distance of centroids
 
 
@@ -198,18 +199,19 @@ def describe(
 
 
 def certified(
-    results: Sequence[Result], certificate: IndexCertificate | str, why_not: str | None
+    results: Sequence[Result],
+    certificate: IndexCertificate | str,
+    why_not: str | None,
+    exclude: Sequence[frozenset[Name]],
 ) -> list[Result]:
     """Add to each result what the certificate of the index says of its size of query."""
-    if why_not is not None:
-        return [replace(result, delta_note=why_not) for result in results]
-    if isinstance(certificate, str):
-        return [replace(result, delta_note=certificate) for result in results]
-    return [
-        replace(
-            result,
-            delta=None if result.num_items is None else certificate.delta(result.num_items),
-            delta_note=certificate.explain(result.num_items),
-        )
-        for result in results
-    ]
+    found = []
+    for result, left_out in zip(results, exclude, strict=True):
+        reason = why_not or (OF_A_PART if left_out else None)
+        if reason is not None or isinstance(certificate, str):
+            found.append(replace(result, delta_note=reason or str(certificate)))
+            continue
+        delta = None if result.num_items is None else certificate.delta(result.num_items)
+        note = certificate.explain(result.num_items)
+        found.append(replace(result, delta=delta, delta_note=note))
+    return found

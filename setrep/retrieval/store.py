@@ -31,7 +31,7 @@ from setrep.retrieval.columns import (
     sources_of,
     with_sources,
 )
-from setrep.retrieval.model import Origin, aggregate, from_attachments, to_attachments
+from setrep.retrieval.model import ModelGuard, Origin, aggregate, from_attachments, to_attachments
 from setrep.set_encoder import Item, SetEncoder, vector_set_encoder
 from setrep.set_encoder.items import Array
 
@@ -52,6 +52,7 @@ class CollectionStore:
     ) -> None:
         self.engine, self.set_encoder, self.address = engine, set_encoder, address
         self.origin = Origin() if origin is None else origin
+        self._guard = ModelGuard(self.origin.encoder_fingerprint)
 
     @classmethod
     def build(
@@ -285,16 +286,15 @@ class CollectionStore:
         """Check embeddings of items, and copy them."""
         if self.set_encoder is None:
             raise InputError("This index has no aggregator: give one vector for each collection.")
-        values = torch.from_numpy(read_array(embeddings.values))
-        return CollectionBatch(values, embeddings.offsets.cpu())
+        return embeddings.to("cpu").with_values(torch.from_numpy(read_array(embeddings.values)))
 
     def _aggregate(self, members: CollectionBatch) -> Float[NDArray[np.float32], "collection dim"]:
         assert self.set_encoder is not None
+        self._guard.check(self.set_encoder)
         return aggregate(self.set_encoder, members)
 
     def _records(self, members: CollectionBatch, columns: Columns) -> Records:
         """Aggregate collections whose items are embedded."""
-        vectors = self._aggregate(members)
         check_sources(columns, members.sizes.tolist())
         values, offsets = members.values.numpy(), members.offsets.numpy()
-        return Records(columns.ids, vectors, values, offsets, columns.payloads)
+        return Records(columns.ids, self._aggregate(members), values, offsets, columns.payloads)
