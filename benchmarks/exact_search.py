@@ -33,7 +33,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from setrep.index.directory import DirectoryEngine
 from setrep.index.engine import Engine
-from setrep.index.local import MemoryEngine
+from setrep.index.memory import MemoryEngine
 from setrep.index.metric import Metric
 from setrep.index.records import Records
 

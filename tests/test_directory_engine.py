@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from setrep.errors import InputError
-from setrep.index import segments
+from setrep.index import disk, index_files, manifest, segments
 from setrep.index.directory import DirectoryEngine
 from setrep.index.records import join
 from tests.test_engines import DIM, MEMBER_DIM, same, some
@@ -77,7 +77,7 @@ class Faults:
             (Path, "unlink"),
             (shutil, "rmtree"),
             (np.lib.format, "write_array"),
-            (segments, "write"),
+            *((owner, "write") for owner in (segments, manifest, index_files)),
         ):
             patch.setattr(owner, name, self.wrap(getattr(owner, name), name))
 
@@ -137,10 +137,10 @@ def test_a_failure_anywhere_leaves_the_old_index_or_the_new_one(name, error, sta
         same(everything(place), after)
         if name != "create":
             change(place, lambda engine: engine.add(some(["last"])))
-            kept = {entry.name for entry in segments.read_manifest(place).segments}
+            kept = {entry.name for entry in manifest.read_manifest(place).segments}
             assert {path.name for path in (place / "segments").iterdir()} == kept
             assert not list(place.glob(".manifest*"))
-            named = {file for one in segments.read_manifest(place).segments for file in one.sha256}
+            named = {file for one in manifest.read_manifest(place).segments for file in one.sha256}
             assert {path.name for path in (place / "segments").glob("*/*")} == named
     least = {"create": 4, "add": 10, "replace": 10, "compact": 12, "kind": 12, "index anew": 12}
     assert fail_at > least.get(name, 3)
@@ -215,6 +215,22 @@ def test_many_small_additions_are_written_as_one(tmp_path):
     same(everything(place), expected)
 
 
+def test_small_additions_leave_a_large_segment_as_it_is(tmp_path):
+    with DirectoryEngine.create(tmp_path / "index", DIM, MEMBER_DIM) as engine:
+        engine.add(some(list(range(1000, 1100))))
+        large = engine.manifest.segments[0].name
+        for number in range(90):
+            engine.add(some([number]))
+            assert engine.manifest.segments[0].name == large
+            assert len(engine.manifest.segments) <= 33
+            sizes = [len(part) for part in engine._parts]
+        assert engine.ids() == [*range(1000, 1100), *range(90)]
+        assert sizes[0] == 100
+        for number in range(100, 160):
+            engine.add(some([number]))
+        assert engine.manifest.segments[0].name != large  # as much has come since
+
+
 @pytest.mark.parametrize("file_name", ["vectors.npy", "members.npy", "offsets.npy", "rows.json"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
 def test_damaged_files_are_refused_in_one_line(file_name, damage, start):
@@ -246,7 +262,7 @@ def test_damaged_files_are_refused_in_one_line(file_name, damage, start):
         (b"{", "damaged or of something else"),
         (b"[]", "damaged or of something else"),
         (b'{"format": "other"}', "is not an index of setrep"),
-        (b'{"format": "setrep.DirectoryEngine", "schema": 2}', "is of schema 2, but setrep"),
+        (b'{"format": "setrep.DirectoryEngine", "schema": 2}', "is of another schema than 1"),
         (b'{"format": "setrep.DirectoryEngine", "schema": 1}', "damaged or of something else"),
     ],
 )
@@ -260,13 +276,14 @@ def test_a_damaged_manifest_is_refused_in_one_line(content, message, start):
 
 
 def test_a_tampered_segment_is_refused_although_its_checksum_is_right(start):
-    manifest = json.loads((start / "manifest.json").read_bytes())
-    entry = manifest["segments"][0]
+    content = json.loads((start / "manifest.json").read_bytes())
+    entry = content["segments"][0]
     path = start / "segments" / entry["name"] / "rows.json"
     rows = json.loads(path.read_bytes())
     path.write_text(json.dumps(rows | {"ids": rows["ids"][:-1]}))
-    entry["sha256"]["rows.json"] = segments.digest(path)
-    (start / "manifest.json").write_text(json.dumps(manifest))
+    entry["sha256"]["rows.json"] = disk.digest(path)
+    content["sha256"] = manifest.sum_of(content)
+    (start / "manifest.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"takes 5 vectors"):
         DirectoryEngine.open(start)
 

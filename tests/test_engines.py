@@ -21,7 +21,7 @@ from setrep.errors import InputError
 from setrep.index import door
 from setrep.index.directory import DirectoryEngine
 from setrep.index.kinds import FLAT, KINDS
-from setrep.index.local import MemoryEngine
+from setrep.index.memory import MemoryEngine
 from setrep.index.milvus import MilvusEngine
 from setrep.index.records import Records, join, matches
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import json
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +19,8 @@ from setrep.errors import InputError
 from setrep.index import faiss_door, local
 from setrep.index.directory import DirectoryEngine
 from setrep.index.kinds import FLAT, KINDS, SearchKind, kind_for
-from setrep.index.local import MemoryEngine
+from setrep.index.manifest import sum_of
+from setrep.index.memory import MemoryEngine
 from setrep.index.records import Records
 
 COUNT, DIM = 2500, 16
@@ -242,21 +249,45 @@ def test_a_few_equal_collections_are_enough_for_an_index(kind, count):
 
 
 @pytest.mark.parametrize(
-    ("kind", "target", "message"),
+    ("kind", "options", "message"),
     [
-        ("hnws", 0.9, "Unknown kind of index 'hnws'. Did you mean 'hnsw'"),
-        ("ivf", 0.0, "above 0 and at most 1, not 0.0"),
-        ("ivf", 1.5, "above 0 and at most 1, not 1.5"),
-        ("ivf", float("nan"), "above 0 and at most 1, not nan"),
-        ("hnsw", 0.9, "needs 2 collections or more, not 1"),
+        ("hnws", {}, "Unknown kind of index 'hnws'. Did you mean 'hnsw'"),
+        ("ivf", {"target_recall": 0.0}, "above 0 and at most 1, not 0.0"),
+        ("ivf", {"target_recall": 1.5}, "above 0 and at most 1, not 1.5"),
+        ("ivf", {"target_recall": float("nan")}, "above 0 and at most 1, not nan"),
+        ("hnsw", {}, "needs 2 collections or more, not 1"),
+        ("flat", {"parameters": {"nlist": 3}}, "has no parameter 'nlist'.*are: none"),
+        ("hnsw", {"parameters": {"nprobe": 3}}, "no parameter 'nprobe'.*M, efConstruction, efS"),
+        ("auto", {"parameters": {"nprobe": 3}}, "no parameter 'nprobe'"),
+        ("ivf", {"parameters": {"nprobe": 0}}, "nprobe must be an integer from 1 to 1,048,576"),
+        ("ivf", {"parameters": {"nprobe": 2.0}}, "nprobe must be an integer .*, not 2.0"),
+        ("ivf", {"parameters": {"nlist": 10**30}}, "nlist must be an integer"),
     ],
 )
-def test_what_no_index_can_be_is_refused_in_one_line(kind, target, message):
+def test_what_no_index_can_be_is_refused_in_one_line(kind, options, message):
     engine = memory(vectors=VECTORS[:1])
     with pytest.raises(InputError, match=message) as caught:
-        engine.set_kind(kind, target_recall=target)
+        engine.set_kind(kind, **options)
     assert "\n" not in str(caught.value)
     assert engine.kind == FLAT
+
+
+def test_parameters_are_taken_as_they_are_and_their_recall_is_measured():
+    engine = memory()
+    for kind, asked in {
+        "ivf": {"nlist": 20, "nprobe": 3},
+        "hnsw": {"M": 8, "efConstruction": 20, "efSearch": 24},
+        "pq": {"nlist": 10, "m": 2, "nbits": 4, "nprobe": 10, "overfetch": 1},
+    }.items():
+        found = engine.set_kind(kind, parameters=asked)
+        assert found == engine.kind
+        assert (found.kind, found.parameters) == (kind, asked)
+        assert 0 < found.recall_at_10 < 1
+        assert engine.set_kind(kind, parameters=asked) == found
+    fewer = engine.set_kind("ivf", parameters={"nlist": 20, "nprobe": 1}).recall_at_10
+    assert fewer < engine.set_kind("ivf", parameters={"nlist": 20, "nprobe": 20}).recall_at_10 == 1
+    with pytest.raises(InputError, match="m must divide the dimension of the vectors, 16; 5 does"):
+        engine.set_kind("pq", parameters={"m": 5})
 
 
 def test_without_faiss_one_line_says_so(directory, monkeypatch):
@@ -296,3 +327,117 @@ def test_the_same_index_is_built_of_the_same_vectors():
         first, second = memory(), memory()
         assert first.set_kind(kind) == second.set_kind(kind)
         assert first.search(VECTORS[:50], 9) == second.search(VECTORS[:50], 9)
+
+
+@every_kind
+@pytest.mark.parametrize("change", ["flat", "hnsw", "compaction", "removal"])
+def test_a_reader_goes_on_exactly_where_a_writer_has_removed_its_index(kind, change, tmp_path):
+    place = tmp_path / "index"
+    with DirectoryEngine.create(place, DIM, 1) as engine:
+        engine.add(records(0, VECTORS[:300]))
+        engine.set_kind(kind)
+    reader = DirectoryEngine.open(place)
+    with DirectoryEngine.open(place) as writer:
+        if change == "compaction":
+            writer.delete(list(range(200)))
+        elif change != "removal":
+            writer.set_kind(change)
+    if change == "removal":
+        shutil.rmtree(place)
+    queries = mixture(20, 3)
+    exact = memory(vectors=VECTORS[:300]).search(queries, 5)
+    assert reader.search(queries, 5) == exact
+    assert (
+        reader.search(queries[:1], 300)[0]
+        == memory(vectors=VECTORS[:300]).search(queries[:1], 300)[0]
+    )
+
+
+def remake(place: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the manifest, with a checksum that is right again."""
+    content = json.loads((place / "manifest.json").read_text())
+    change(content["segments"][0])
+    content["sha256"] = sum_of(content)
+    (place / "manifest.json").write_text(json.dumps(content))
+
+
+@every_kind
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("nprobe", of) for of in (-1, 0, 2**40, 10**30, 1.5, True, "1", None, [])),
+        *(("efSearch", of) for of in (0, -3, 10**30)),
+        *(("overfetch", of) for of in (0, 10**30)),
+        ("nlist", 7),
+    ],
+)
+def test_parameters_that_no_index_has_are_refused(kind, name, value, directory):
+    directory.set_kind(kind)
+    if name not in directory.kind.parameters:
+        return
+    remake(directory.folder, lambda entry: entry["kind"]["parameters"].update({name: value}))
+    with pytest.raises(InputError, match=r"damaged|not of these vectors") as caught:
+        DirectoryEngine.open(directory.folder).search(VECTORS[:1], 3)
+    assert "\n" not in str(caught.value)
+
+
+@every_kind
+def test_an_index_of_another_kind_or_of_other_vectors_is_refused(kind, directory, tmp_path):
+    directory.set_kind(kind)
+
+    def replace_by(other: DirectoryEngine) -> Callable[[dict[str, Any]], None]:
+        def change(entry: dict[str, Any]) -> None:
+            theirs = other.manifest.segments[0]
+            files = other.folder / "segments" / theirs.name
+            mine = next(name for name in entry["sha256"] if name.endswith(".faiss"))
+            content = (files / theirs.index_file).read_bytes()
+            path = directory.folder / "segments" / entry["name"] / mine
+            path.unlink()  # it may be mapped
+            path.write_bytes(content)
+            entry["sha256"][mine] = hashlib.sha256(content).hexdigest()
+
+        return change
+
+    for number, (other_kind, count) in enumerate(
+        [*((one, COUNT) for one in APPROXIMATE), (kind, 99)]
+    ):
+        if (other_kind, count) == (kind, COUNT):
+            continue
+        with DirectoryEngine.create(tmp_path / str(number), DIM, 1) as other:
+            other.add(records(0, VECTORS[:count]))
+            other.set_kind(other_kind)
+            remake(directory.folder, replace_by(other))
+        with pytest.raises(InputError, match="not of these vectors"):
+            DirectoryEngine.open(directory.folder).search(VECTORS[:1], 3)
+
+
+@every_kind
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_vectors_that_are_not_finite_are_refused_by_every_kind(kind, value, directory):
+    directory.set_kind(kind)
+
+    def spoil(entry: dict[str, Any]) -> None:
+        path = directory.folder / "segments" / entry["name"] / "vectors.npy"
+        path.unlink()  # it is mapped
+        np.save(path, np.full((COUNT, DIM), value, np.float32))
+        entry["sha256"]["vectors.npy"] = hashlib.sha256(path.read_bytes()).hexdigest()
+
+    remake(directory.folder, spoil)
+    with pytest.raises(InputError, match="NaN, infinity"):
+        DirectoryEngine.open(directory.folder).search(VECTORS[:5], 3)
+
+
+def test_an_index_that_proposes_what_is_not_there_is_refused():
+    engine = memory()
+    engine.set_kind("ivf")
+
+    class Broken:
+        ntotal = COUNT
+
+        def search(self, queries, count, params):
+            return None, np.full((len(queries), count), COUNT)
+
+    engine._built = replace(engine._built, index=Broken())
+    engine.__dict__.pop("_mixed", None)
+    with pytest.raises(InputError, match="approximate index is damaged"):
+        engine.search(VECTORS[:2], 3)

@@ -11,8 +11,8 @@ import pytest
 from setrep.errors import InputError
 from setrep.index import places
 from setrep.index.door import create_engine, open_engine
+from setrep.index.manifest import aside_of
 from setrep.index.records import join
-from setrep.index.segments import aside_of
 from tests.test_engines import DIM, MEMBER_DIM, same, some
 
 needs_milvus = pytest.mark.skipif(find_spec("pymilvus") is None, reason="pymilvus is not installed")

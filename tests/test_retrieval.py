@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from setrep.collection import CollectionBatch
 from setrep.errors import InputError
 from setrep.index.kinds import FEWEST
-from setrep.retrieval import CollectionIndex, ItemMatch, Match, Result
+from setrep.retrieval import CollectionIndex, ItemMatch, Match, Result, rerank, search
 from tests.indexes import (
     Kept,
     batch,
@@ -351,8 +351,8 @@ def test_a_few_matches_are_looked_up_however_far_the_margin_is():
 
 def test_an_empty_index_finds_nothing():
     index = CollectionIndex.create(None, make_encoder())
-    for rerank in (None, "chamfer", "wasserstein"):
-        found = index.query(torch.ones(2, 3), rerank=rerank)
+    for name in (None, "chamfer", "wasserstein"):
+        found = index.query(torch.ones(2, 3), rerank=name)
         assert (found.matches, found.margin, found.num_items) == ((), None, 2)
         assert found.is_exact
 
@@ -371,8 +371,8 @@ def test_what_an_approximate_search_finds_is_not_called_exact():
     index.engine.set_kind("hnsw")
     index.certify(max_size=2)
     query = torch.ones(1, 3)
-    for rerank in (None, "chamfer", "wasserstein"):
-        assert not index.query(query, rerank=rerank).is_exact
+    for name in (None, "chamfer", "wasserstein"):
+        assert not index.query(query, rerank=name).is_exact
     assert not index.query_vector([1, 1, 1]).is_exact
     asked = {"label": "l1"}
     assert index.query(query, filter=asked).is_exact
@@ -382,3 +382,38 @@ def test_what_an_approximate_search_finds_is_not_called_exact():
     found = index.query(query)
     assert found.delta is None
     assert "searched approximately" in found.delta_note
+
+
+def test_another_label_is_looked_for_among_so_many_and_no_more(monkeypatch):
+    monkeypatch.setattr(rerank, "MOST_LOOKED_AT", 32)
+    monkeypatch.setattr(search, "MOST_LOOKED_AT", 32)
+    items = np.arange(1, 301, dtype=np.float32)[:, None, None] * np.ones((1, 1, 3), np.float32)
+    for other, is_found in ((20, True), (290, False), (None, False)):
+        changed = [("y" if place == other else "x") for place in range(300)]
+        index = CollectionIndex.from_embeddings(batch(*items), range(300), changed)
+        told: list[int] = []
+        fetch = index.engine.fetch
+
+        def counted(ids, *, with_members=True, fetch=fetch, told=told):
+            told.append(len(ids))
+            return fetch(ids, with_members=with_members)
+
+        index.engine.fetch = counted
+        for name in (None, "wasserstein"):
+            told.clear()
+            found = index.query(np.zeros((1, 3), np.float32), 2, rerank=name)
+            assert [match.id for match in found] == [0, 1]
+            assert (found.margin is not None) == is_found
+            assert sum(told) < 100
+
+
+def test_items_are_matched_in_parts_as_they_are_at_once(monkeypatch):
+    model = draw_model(3, 12, is_grid=False)
+    index, queries = (
+        index_of(model),
+        [draw_items(np.random.default_rng(of), is_grid=False) for of in range(5)],
+    )
+    whole = index.query_many(queries, 12)
+    for weight in (1, 7, 50):
+        monkeypatch.setattr(rerank, "WEIGHT_AT_ONCE", weight)
+        assert index.query_many(queries, 12) == whole

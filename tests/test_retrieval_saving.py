@@ -400,3 +400,21 @@ def test_a_saved_index_with_another_model_is_no_surprise(tmp_path):
     opened = CollectionIndex.open(tmp_path / "index")
     assert opened.fingerprint == make_encoder(2.0).fingerprint
     assert opened.query(torch.eye(3)[:2])[0].score == 0.0
+
+
+@pytest.mark.parametrize("engine", EACH)
+@pytest.mark.parametrize("kind", ["ivf", "hnsw", "pq"])
+def test_a_saved_index_is_searched_as_before_where_its_engine_can(kind, engine, tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(400, 8))
+    index = CollectionIndex.from_embeddings(vectors, range(400))
+    index.set_kind(kind, target_recall=0.7)
+    address = address_in(tmp_path, engine)
+    index.save(address)
+    with CollectionIndex.open(address) as opened:
+        if engine == "milvus":
+            assert opened.kind.kind == "flat"
+            return
+        assert opened.kind == index.kind
+        assert opened.kind.kind == kind
+        for row in range(20):
+            assert opened.query_vector(vectors[row] + 0.5) == index.query_vector(vectors[row] + 0.5)

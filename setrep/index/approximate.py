@@ -6,7 +6,7 @@ index copied to a GPU would have to be copied back to be written.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -59,7 +59,13 @@ class Approximate:
         else:
             how = faiss.SearchParametersIVF(nprobe=self.found.parameters["nprobe"], sel=chosen)
         asked = np.ascontiguousarray(queries.numpy(), np.float32)
-        return torch.from_numpy(self.index.search(asked, count, params=how)[1])
+        try:
+            rows = self.index.search(asked, count, params=how)[1]
+        except (RuntimeError, MemoryError) as error:
+            raise InputError(f"FAISS cannot search {asked.shape} for {count}: {error}.") from error
+        if rows.size and not -1 <= rows.min() <= rows.max() < self.index.ntotal:
+            raise InputError("The approximate index is damaged: set the kind of the index again.")
+        return torch.from_numpy(rows)
 
     def fetched(self, k: int) -> int:
         """Return how many candidates are fetched for `k` neighbours."""
@@ -85,7 +91,7 @@ def read_index(path: Path, found: SearchKind, count: int, dim: int) -> Approxima
     flag = faiss.IO_FLAG_MMAP_IFC if found.kind == "hnsw" else faiss.IO_FLAG_MMAP
     try:
         index = faiss.read_index(str(path), flag | faiss.IO_FLAG_READ_ONLY)
-        if (index.ntotal, index.d) != (count, dim):
+        if not is_of(faiss, index, found) or (index.ntotal, index.d) != (count, dim):
             raise InputError(f"{path} is not of these vectors; set the kind of the index again.")
         return Approximate(index, found)
     except RuntimeError as error:
@@ -94,8 +100,16 @@ def read_index(path: Path, found: SearchKind, count: int, dim: int) -> Approxima
         ) from error
 
 
+def is_of(faiss: ModuleType, index: Any, found: SearchKind) -> bool:
+    """Say whether an index is of a kind, with as many lists as its parameters say."""
+    kinds = {"ivf": faiss.IndexIVFFlat, "hnsw": faiss.IndexHNSWFlat, "pq": faiss.IndexIVFPQ}
+    if type(index) is not kinds[found.kind]:
+        return False
+    return found.kind == "hnsw" or bool(index.nlist == found.parameters.get("nlist"))
+
+
 def build_index(
-    vectors: Vectors, metric: Metric, kind: Kind, parameters: dict[str, int] | None = None
+    vectors: Vectors, metric: Metric, kind: Kind, parameters: Mapping[str, int] | None = None
 ) -> Approximate:
     """Build an index that is not measured yet; k-means draws by FAISS's own fixed seeds.
 
@@ -118,18 +132,18 @@ def build_index(
 
 
 def _hnsw(
-    faiss: ModuleType, vectors: Vectors, code: int, parameters: dict[str, int]
+    faiss: ModuleType, vectors: Vectors, code: int, parameters: Mapping[str, int]
 ) -> tuple[Any, dict[str, int]]:
     """Make a graph of neighbours that a search walks along."""
     defaults = {"M": LINKS, "efConstruction": BUILD_WIDTH, "efSearch": 16}
-    used = defaults | parameters
+    used = {**defaults, **parameters}
     index = faiss.IndexHNSWFlat(vectors.shape[1], used["M"], code)
     index.hnsw.efConstruction = used["efConstruction"]
     return index, used
 
 
 def _ivf(
-    faiss: ModuleType, vectors: Vectors, code: int, parameters: dict[str, int]
+    faiss: ModuleType, vectors: Vectors, code: int, parameters: Mapping[str, int]
 ) -> tuple[Any, dict[str, int]]:
     """Make lists of vectors by the nearest of some centres, of which a search opens few."""
     nlist = _num_lists(len(vectors), parameters)
@@ -139,12 +153,15 @@ def _ivf(
 
 
 def _pq(
-    faiss: ModuleType, vectors: Vectors, code: int, parameters: dict[str, int]
+    faiss: ModuleType, vectors: Vectors, code: int, parameters: Mapping[str, int]
 ) -> tuple[Any, dict[str, int]]:
     """Make lists of codes, a byte for every few values; the vectors themselves are not in it."""
     dim, nlist = vectors.shape[1], _num_lists(len(vectors), parameters)
-    m = max(m for m in range(1, max(1, dim // PIECE) + 1) if dim % m == 0)
-    nbits = min(8, len(vectors).bit_length() - 1)  # a code needs as many vectors as it has values
+    m = parameters.get("m") or max(m for m in range(1, max(1, dim // PIECE) + 1) if dim % m == 0)
+    if dim % m:
+        raise InputError(f"m must divide the dimension of the vectors, {dim}; {m} does not.")
+    most = min(8, len(vectors).bit_length() - 1)  # a code needs as many vectors as it has values
+    nbits = min(parameters.get("nbits", most), most)
     quantizer = faiss.IndexFlat(dim, code)
     index = faiss.IndexIVFPQ(quantizer, dim, nlist, m, nbits, code)
     index.pq.cp.min_points_per_centroid = 1
@@ -152,12 +169,12 @@ def _pq(
     return _trained(index, vectors), used | _search_of(parameters, nlist)
 
 
-def _num_lists(count: int, parameters: dict[str, int]) -> int:
+def _num_lists(count: int, parameters: Mapping[str, int]) -> int:
     """Return the number of lists: as asked, or four times the root; each of some 40 or more."""
     return max(1, min(parameters.get("nlist", int(4 * count**0.5)), count // 39))
 
 
-def _search_of(parameters: dict[str, int], nlist: int) -> dict[str, int]:
+def _search_of(parameters: Mapping[str, int], nlist: int) -> dict[str, int]:
     """Return those parameters that are of the search, as far as there are lists."""
     kept = {name: parameters[name] for name in ("nprobe", "overfetch") if name in parameters}
     return {name: min(value, nlist) if name == "nprobe" else value for name, value in kept.items()}

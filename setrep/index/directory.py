@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +11,19 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
 from setrep.errors import InputError
 from setrep.index import index_files
 from setrep.index import segments as files
+from setrep.index.disk import lock
 from setrep.index.kinds import FEWEST, FLAT, Kind, SearchKind
 from setrep.index.local import LocalEngine, Rows
+from setrep.index.manifest import (
+    Manifest,
+    SegmentEntry,
+    aside_of,
+    is_index,
+    read_manifest,
+    write_manifest,
+)
 from setrep.index.metric import Metric
 from setrep.index.records import Records, join
-from setrep.index.segments import Manifest, SegmentEntry
 
 if TYPE_CHECKING:  # writing an index imports no torch
     from setrep.index.approximate import Approximate
@@ -24,7 +31,7 @@ if TYPE_CHECKING:  # writing an index imports no torch
 T = TypeVar("T")
 MOST_DELETED = 0.5  # of a segment, before it is written anew
 MOST_SEGMENTS = 32  # before they are written as one
-MOST_FLAT = 0.25  # of an indexed segment, in others, before it is joined with them
+MOST_FLAT = 0.25  # of an indexed segment, in others, before it is joined with them all
 
 
 class DirectoryEngine(LocalEngine):
@@ -65,7 +72,7 @@ class DirectoryEngine(LocalEngine):
             if any(place.iterdir()):
                 raise InputError(f"{place} is not empty; an index begins in an empty directory.")
             sha256 = files.write_attachments(place, attachments or {})
-            files.write_manifest(place, Manifest(dim, member_dim, metric, sha256))
+            write_manifest(place, Manifest(dim, member_dim, metric, sha256))
         except OSError as error:
             raise InputError(f"Cannot write to {place}: {error.strerror}.") from error
         return cls.open(place)
@@ -79,17 +86,17 @@ class DirectoryEngine(LocalEngine):
         """
         for _ in range(10):
             place = Path(folder)
-            if not place.exists() and files.is_index(files.aside_of(place)):
-                place = files.aside_of(place)
+            if not place.exists() and is_index(aside_of(place)):
+                place = aside_of(place)
             manifest = None
             try:
-                manifest = files.read_manifest(place)
+                manifest = read_manifest(place)
                 return cls(place, manifest)
             except InputError:
                 # A writer may have replaced the manifest and removed what the old one named, or
                 # put a new index in place of the one aside.
                 is_there = place == Path(folder) or place.exists()
-                if is_there and (manifest is None or files.read_manifest(place) == manifest):
+                if is_there and (manifest is None or read_manifest(place) == manifest):
                     raise
         raise InputError(f"The index {place} changes faster than it can be opened.")
 
@@ -115,22 +122,46 @@ class DirectoryEngine(LocalEngine):
         """What the engine searches by, and what was measured of it."""
         return self.manifest.segments[0].kind if self.manifest.segments else FLAT
 
-    def set_kind(self, kind: Kind | Literal["auto"], *, target_recall: float = 0.95) -> SearchKind:
+    def set_kind(
+        self,
+        kind: Kind | Literal["auto"],
+        *,
+        target_recall: float = 0.95,
+        parameters: Mapping[str, int] | None = None,
+    ) -> SearchKind:
         """Search by another kind of index, which becomes one more file of a segment."""
         self._begin()  # before the work is done
-        return super().set_kind(kind, target_recall=target_recall)
+        return super().set_kind(kind, target_recall=target_recall, parameters=parameters)
 
     @property
-    def _index(self) -> Approximate:
-        """The index of the first segment, read when it is first searched."""
+    def _index(self) -> Approximate | None:
+        """The index of the first segment, read when it is first searched.
+
+        None where a writer has removed it since: what it was of is searched exactly.
+        """
+        if self.is_exact:
+            return None
         from setrep.index.approximate import read_index
 
         entry = self.manifest.segments[0]
         if self._read_index is None or self._read_index[0] != entry.index_file:
-            path = index_files.index_path(self.folder, entry)
-            index = read_index(path, entry.kind, len(self._parts[0]), self.dim)
+            try:
+                path = index_files.index_path(self.folder, entry)
+                index = read_index(path, entry.kind, len(self._parts[0]), self.dim)
+            except InputError:
+                if self._is_replaced:
+                    return None
+                raise
             self._read_index = entry.index_file, index
         return self._read_index[1]
+
+    @property
+    def _is_replaced(self) -> bool:
+        """Whether the directory holds another index by now, or none."""
+        try:
+            return read_manifest(self.folder) != self.manifest
+        except InputError:
+            return not self.folder.exists()
 
     def _index_by(self, whole: Records | None, index: Approximate | None) -> None:
         entries, parts = list(self.manifest.segments), list(self._parts)
@@ -180,7 +211,7 @@ class DirectoryEngine(LocalEngine):
         """
         if self._lock is None:
             self._lock = self._written(lambda: lock(self.folder / files.LOCK))
-            if files.read_manifest(self.folder) != self.manifest:
+            if read_manifest(self.folder) != self.manifest:
                 self.close()
                 raise InputError(
                     f"The index {self.folder} was changed since it was opened; open it again."
@@ -199,7 +230,7 @@ class DirectoryEngine(LocalEngine):
             files.sweep(self.folder, self.manifest)
 
     def _replace_manifest(self, manifest: Manifest) -> None:
-        self._written(lambda: files.write_manifest(self.folder, manifest))
+        self._written(lambda: write_manifest(self.folder, manifest))
         self.manifest = manifest
 
     def _compacted(
@@ -211,10 +242,7 @@ class DirectoryEngine(LocalEngine):
             for entry, part in zip(entries, parts, strict=True)
         ]
         if len(entries) > MOST_SEGMENTS:
-            is_index_kept = entries[0].kind != FLAT and (
-                sum(len(part) for part in parts[1:]) <= MOST_FLAT * len(parts[0])
-            )
-            wasteful = [wasteful[0] or not is_index_kept, *[True] * (len(entries) - 1)]
+            wasteful[small_from(parts, is_indexed=entries[0].kind != FLAT)] = True
         if not any(wasteful):
             return entries, parts
         # All from the first on, so that the order in which they were added stays.
@@ -245,22 +273,15 @@ class DirectoryEngine(LocalEngine):
             ) from error
 
 
-def lock(path: Path) -> BinaryIO:
-    """Lock a file until it is closed, or its process ends.
+def small_from(parts: Sequence[Records], *, is_indexed: bool) -> int:
+    """Return the first part that is no larger than all after it, which are to be joined with it.
 
-    Raises:
-        InputError: another process holds the lock.
+    So each collection is written anew about as often as its part has doubled. A first part with an
+    approximate index stays apart for longer.
     """
-    file = path.open("ab")
-    if os.name != "posix":
-        return file
-    import fcntl
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise InputError(
-            f"Another process is writing to {path.parent}; wait until it is done."
-        ) from error
-    return file
+    after = sum(map(len, parts))
+    for number, part in enumerate(parts):
+        after -= len(part)
+        if len(part) * (MOST_FLAT if is_indexed and number == 0 else 1) <= after:
+            return number
+    return len(parts) - 1

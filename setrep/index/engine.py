@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Literal
 
@@ -29,6 +29,7 @@ class Engine(ABC):
     dim: int
     member_dim: int
     metric: Metric
+    kinds: tuple[Kind, ...] = ("flat",)  # that it can search by
 
     @abstractmethod
     def add(self, records: Records) -> None:
@@ -134,18 +135,25 @@ class Engine(ABC):
         """Whether a search finds the nearest, and not only most of them."""
         return self.kind.kind == "flat"
 
-    def set_kind(self, kind: Kind | Literal["auto"], *, target_recall: float = 0.95) -> SearchKind:
+    def set_kind(
+        self,
+        kind: Kind | Literal["auto"],
+        *,
+        target_recall: float = 0.95,
+        parameters: Mapping[str, int] | None = None,
+    ) -> SearchKind:
         """Search by another kind of index from now on, with as little work as reaches the recall.
 
-        `auto` chooses by the number of collections. What is found has its exact score by any kind,
-        and a search with `where` is exact.
+        `auto` chooses by the number of collections. `parameters` are those of `SearchKind`, to be
+        taken as they are instead of those that reach the recall. What is found has its exact score
+        by any kind, and a search with `where` is exact.
 
         Raises:
             InputError: the engine has no such kind, there are too few collections, FAISS is
                 missing, or another process writes.
         """
-        check_kind(kind, target_recall)
-        if kind not in ("flat", "auto"):
+        check_kind(kind, target_recall, parameters)
+        if kind not in (*self.kinds, "auto"):
             raise InputError(f"This engine searches by kind 'flat' alone, not by '{kind}'.")
         return FLAT
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from setrep.errors import InputError
-from setrep.index import segments
+from setrep.index.disk import digest, sync_directory, write
 from setrep.index.kinds import FLAT, SearchKind
-from setrep.index.segments import INDEX, SEGMENTS, SegmentEntry, digest, sync_directory
+from setrep.index.manifest import INDEX, SegmentEntry
+from setrep.index.segments import SEGMENTS
 
 
 def write_index(
@@ -18,7 +19,7 @@ def write_index(
 ) -> SegmentEntry:
     """Write an approximate index beside the vectors of a segment, forced to disk."""
     place, name = folder / SEGMENTS / entry.name, f"{kind.kind}-{secrets.token_hex(4)}{INDEX}"
-    segments.write(place / name, content)
+    write(place / name, content)
     sync_directory(place)
     sha256 = without_index(entry).sha256 | {name: hashlib.sha256(content).hexdigest()}
     return replace(entry, sha256=sha256, kind=kind)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -15,7 +16,13 @@ SEARCHED_BY: dict[Kind, set[str]] = {
     "hnsw": {"efSearch"},
     "pq": {"nprobe", "overfetch"},
 }
+BUILT_BY = {
+    "ivf": ("nlist", "nprobe"),
+    "hnsw": ("M", "efConstruction", "efSearch"),
+    "pq": ("nlist", "m", "nbits", "nprobe", "overfetch"),
+}
 FEWEST = 2  # collections, since recall is of the others
+MOST = 2**20  # of what any parameter counts
 
 
 @dataclass(frozen=True)
@@ -48,19 +55,25 @@ def kind_for(count: int) -> Kind:
 
 
 def kind_of(content: dict[str, Any]) -> SearchKind:
-    """Read a kind of what `asdict` wrote; raise `LookupError` where it is none."""
-    kind = KINDS[KINDS.index(content["kind"])] if content["kind"] in KINDS else None
-    parameters = {str(name): int(value) for name, value in content["parameters"].items()}
-    if kind is None or not parameters.keys() >= SEARCHED_BY[kind]:
-        raise LookupError(content["kind"])
-    return SearchKind(kind, float(content["recall_at_10"]), parameters)
+    """Read a kind of what `asdict` wrote; raise `ValueError` or `LookupError` where it is none."""
+    kind = KINDS[KINDS.index(content["kind"])]
+    parameters, recall = dict(content["parameters"]), float(content["recall_at_10"])
+    are_counts = all(type(of) is int and 1 <= of <= MOST for of in parameters.values())
+    if not (are_counts and parameters.keys() >= SEARCHED_BY[kind] and 0 <= recall <= 1):
+        raise ValueError("parameters that no index is searched by")
+    if parameters.get("nprobe", 1) > parameters.get("nlist", MOST):
+        raise ValueError("more lists to open than there are")
+    return SearchKind(kind, recall, parameters)
 
 
-def check_kind(kind: str, target_recall: float) -> None:
+def check_kind(
+    kind: str, target_recall: float, parameters: Mapping[str, int] | None = None
+) -> None:
     """Refuse what no index can be built by.
 
     Raises:
-        InputError: the kind is unknown, or the recall is not above 0 and at most 1.
+        InputError: the kind is unknown, the recall is not above 0 and at most 1, or a parameter is
+            not of the kind or no count.
     """
     if kind not in (*KINDS, "auto"):
         raise InputError(
@@ -69,3 +82,12 @@ def check_kind(kind: str, target_recall: float) -> None:
         )
     if not 0 < target_recall <= 1:
         raise InputError(f"The recall to reach must be above 0 and at most 1, not {target_recall}.")
+    known = BUILT_BY.get(kind, ())
+    for name, value in (parameters or {}).items():
+        if name not in known:
+            raise InputError(
+                f"An index of kind '{kind}' has no parameter '{name}'. Its parameters are: "
+                f"{', '.join(known) or 'none'}."
+            )
+        if type(value) is not int or not 1 <= value <= MOST:
+            raise InputError(f"{name} must be an integer from 1 to {MOST:,}, not {value!r}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from setrep.errors import InputError
 from setrep.index.engine import Engine, Found
 from setrep.index.filters import Columns
-from setrep.index.kinds import FLAT, Kind, SearchKind, check_kind, kind_for
+from setrep.index.kinds import KINDS, Kind, SearchKind, check_kind, kind_for
 from setrep.index.metric import Metric
 from setrep.index.records import Name, Records, Where, check, gather, join
 
@@ -32,6 +33,8 @@ class LocalEngine(Engine):
     By a kind other than flat, the first part has an approximate index; all others are searched
     exactly, and so is everything where the index finds too few.
     """
+
+    kinds = KINDS
 
     def __init__(
         self,
@@ -54,8 +57,8 @@ class LocalEngine(Engine):
 
     @property
     @abstractmethod
-    def _index(self) -> Approximate:
-        """The index of the first part, where the kind is not flat."""
+    def _index(self) -> Approximate | None:
+        """The index of the first part, where there is one."""
 
     def add(self, records: Records) -> None:
         """Keep more collections, all of them or on an error none."""
@@ -99,8 +102,9 @@ class LocalEngine(Engine):
         from setrep.index.search import top_k
 
         asked, k = torch.from_numpy(np.ascontiguousarray(queries)), min(k, len(names))
-        if rows is None and not self.is_exact:
-            scores, places = self._mixed.search(asked, k)
+        mixed = self._mixed if rows is None else None
+        if mixed is not None:
+            scores, places = mixed.search(asked, k)
         else:
             bank = self._bank if rows is None else self._bank.take(torch.from_numpy(rows))
             scores, places = top_k(asked, bank, k, metric=self.metric)
@@ -109,9 +113,15 @@ class LocalEngine(Engine):
             for row, of_row in zip(places.tolist(), scores.tolist(), strict=True)
         ]
 
-    def set_kind(self, kind: Kind | Literal["auto"], *, target_recall: float = 0.95) -> SearchKind:
+    def set_kind(
+        self,
+        kind: Kind | Literal["auto"],
+        *,
+        target_recall: float = 0.95,
+        parameters: Mapping[str, int] | None = None,
+    ) -> SearchKind:
         """Search by another kind of index; one that is not flat joins all parts into one."""
-        check_kind(kind, target_recall)
+        check_kind(kind, target_recall, parameters)
         wanted = kind_for(self.count()) if kind == "auto" else kind
         if wanted == "flat":
             self._index_by(None, None)
@@ -120,7 +130,8 @@ class LocalEngine(Engine):
 
         is_whole = len(self._parts) == 1 and bool(self._live[0].all())
         whole = self._parts[0] if is_whole else join([self._nothing, *self.iterate()])
-        self._index_by(whole, build(whole.vectors, self.metric, wanted, target_recall))
+        index = build(whole.vectors, self.metric, wanted, target_recall, parameters)
+        self._index_by(whole, index)
         return self.kind
 
     def fetch(self, ids: Sequence[Name], *, with_members: bool = True) -> Records:
@@ -145,9 +156,17 @@ class LocalEngine(Engine):
 
     def _hold(self, parts: Sequence[Records], deleted: Sequence[Rows]) -> None:
         """Hold other parts from now on."""
+        count, places = len(self._parts), self.__dict__.get("_places")
+        is_grown = all(map(operator.is_, self._parts, parts)) and (
+            list(deleted) == [*self._deleted, *[()] * (len(parts) - count)]
+        )
         self._parts, self._deleted = list(parts), list(deleted)
         for name in ("_live", "_places", "_names", "_bank", "_mixed", "_columns"):
             self.__dict__.pop(name, None)
+        if is_grown and places is not None:  # many adds take no more than they add
+            for number, part in enumerate(self._parts[count:], count):
+                places |= {name: (number, row) for row, name in enumerate(part.ids)}
+            self._places = places
 
     @cached_property
     def _live(self) -> list[Bool[NDArray[np.bool_], " collection"]]:
@@ -160,11 +179,14 @@ class LocalEngine(Engine):
     @cached_property
     def _places(self) -> dict[Name, tuple[int, int]]:
         """Part and row of each id, in the order that they were added."""
-        return {
+        found = {
             part.ids[row]: (number, row)
             for number, (part, live) in enumerate(zip(self._parts, self._live, strict=True))
             for row in np.flatnonzero(live).tolist()
         }
+        if len(found) != sum(map(np.count_nonzero, self._live)):
+            raise InputError("The index holds an id twice: it is damaged, build it again.")
+        return found
 
     @cached_property
     def _names(self) -> list[Name]:
@@ -181,8 +203,11 @@ class LocalEngine(Engine):
         return Bank.of(torch.from_numpy(self._vectors(0)), self.metric)
 
     @cached_property
-    def _mixed(self) -> Mixed:
-        """The indexed part and the rest."""
+    def _mixed(self) -> Mixed | None:
+        """The indexed part and the rest, where there is an indexed part."""
+        index = self._index
+        if index is None:
+            return None
         import torch
 
         from setrep.index.bank import Bank
@@ -190,7 +215,7 @@ class LocalEngine(Engine):
 
         vectors, rest = self._parts[0].vectors, torch.from_numpy(self._vectors(1))
         return Mixed(
-            self._index,
+            index,
             torch.from_numpy(vectors),
             self._live[0],
             Bank.of(rest, self.metric) if len(rest) else None,
@@ -233,60 +258,3 @@ class LocalEngine(Engine):
             return self._places[name]
         except KeyError:
             raise InputError(f"There is no collection {name!r} in the index.") from None
-
-
-class MemoryEngine(LocalEngine):
-    """Keeps collections in memory, until the process ends."""
-
-    def __init__(
-        self,
-        dim: int,
-        member_dim: int,
-        metric: Metric = "euclidean",
-        attachments: Mapping[str, bytes] | None = None,
-    ) -> None:
-        super().__init__(dim, member_dim, metric)
-        self._attachments = dict(attachments or {})
-        self._note: str | None = None
-        self._built: Approximate | None = None
-
-    def attachment(self, name: str) -> bytes:
-        """Return a file that was given with the index."""
-        if name not in self._attachments:
-            raise InputError(f"The index has no {name}.")
-        return self._attachments[name]
-
-    @property
-    def note(self) -> str | None:
-        """What was noted of what the index holds, if it has not changed since."""
-        return self._note
-
-    def annotate(self, note: str | None) -> None:
-        """Note something of what the index holds now; any change takes it away."""
-        self._note = note
-
-    @property
-    def kind(self) -> SearchKind:
-        """What the engine searches by, and what was measured of it."""
-        return FLAT if self._built is None else self._built.found
-
-    @property
-    def _index(self) -> Approximate:
-        assert self._built is not None
-        return self._built
-
-    def _index_by(self, whole: Records | None, index: Approximate | None) -> None:
-        self._built = index
-        if whole is None:
-            self._hold(self._parts, self._deleted)
-        else:
-            self._hold([whole], [()])
-
-    def _change(self, deleted: list[Rows], records: Records | None) -> None:
-        self._note = None
-        parts = self._parts if records is None else [*self._parts, records]
-        more: list[Rows] = [] if records is None else [()]
-        self._hold(parts, [*deleted, *more])
-
-    def close(self) -> None:
-        """There is nothing to let go of."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from setrep.errors import InputError
-from setrep.index.records import Records
+from setrep.index.records import Records, check_values
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,9 @@ class MappedRecords(Records):
         if with_members and len(rows):
             self.check_members()
         whole = Records(self.ids, self.vectors, self.members, self.offsets, self.payloads)
-        return whole.take(rows, with_members=with_members)
+        taken = whole.take(rows, with_members=with_members)
+        check_values(taken.members)  # which a sum does not vouch for, if it was made anew
+        return taken
 
 
 def checked_once(path: Path, sha256: str) -> Callable[[], None]:

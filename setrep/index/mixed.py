@@ -58,6 +58,8 @@ class Mixed:
         is_whole = bool(self.live.all())
         candidates = self.index.candidates(queries, k, None if is_whole else self.live)
         scores, rows = choose(queries, self.vectors, candidates, k, self.metric, has_gaps=True)
+        if not bool((scores < torch.inf).all()):  # so for NaN, too
+            check_values("vectors of the index", self.vectors)
         position = torch.from_numpy(np.cumsum(self.live)) - 1
         places = position[rows.clamp(min=0)]
         if self.rest is None:

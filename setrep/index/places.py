@@ -9,9 +9,10 @@ from pathlib import Path
 
 from setrep.errors import InputError
 from setrep.index import milvus_places
-from setrep.index.directory import lock
+from setrep.index.disk import lock
 from setrep.index.door import address_of, parse
-from setrep.index.segments import LOCK, MANIFEST, aside_of, is_index
+from setrep.index.manifest import MANIFEST, aside_of, is_index
+from setrep.index.segments import LOCK
 
 
 def exists(address: str | Path) -> bool:

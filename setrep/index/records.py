@@ -87,9 +87,16 @@ def check(records: Records, dim: int, member_dim: int, *, with_values: bool = Tr
     """Refuse collections that do not fit an engine or one another.
 
     Raises:
-        InputError: shapes, counts or values are wrong, or an id is given twice or is no name.
+        InputError: shapes, types, counts or values are wrong, or an id is given twice or is no
+            name.
     """
     count, offsets = len(records.ids), records.offsets
+    types = [str(array.dtype) for array in (records.vectors, records.members, offsets)]
+    if types != ["float32", "float32", "int64"]:
+        raise InputError(
+            f"The index takes vectors and members as float32 and offsets as int64, not "
+            f"{', '.join(types)}."
+        )
     if records.vectors.shape != (count, dim):
         raise InputError(
             f"The index takes {count} vectors of dimension {dim}; "
@@ -106,10 +113,11 @@ def check(records: Records, dim: int, member_dim: int, *, with_values: bool = Tr
         raise InputError("The offsets of members do not fit the collections.")
     if len(records.payloads) != count:
         raise InputError(f"There are {count} collections, but {len(records.payloads)} payloads.")
-    for values in (records.vectors, records.members) if with_values else ():
-        # Neither end copies the values, and NaN is both.
-        if values.size and not (values.min() > -LARGEST_VALUE and values.max() < LARGEST_VALUE):
-            raise InputError(f"The vectors hold NaN, infinity or values beyond {LARGEST_VALUE:g}.")
+    if not all(isinstance(payload, dict) for payload in records.payloads):
+        raise InputError("The payload of a collection must be a dict.")
+    if with_values:
+        check_values(records.vectors)
+        check_values(records.members)
     seen: set[Name] = set()
     for name in records.ids:
         if isinstance(name, bool) or not isinstance(name, str | int):
@@ -117,6 +125,17 @@ def check(records: Records, dim: int, member_dim: int, *, with_values: bool = Tr
         if name in seen:
             raise InputError(f"The id {name!r} is given twice; ids must be unique.")
         seen.add(name)
+
+
+def check_values(values: NDArray[np.float32]) -> None:
+    """Refuse values that no score can be measured of.
+
+    Raises:
+        InputError: one is so.
+    """
+    # Neither end copies the values, and NaN is both.
+    if values.size and not (values.min() > -LARGEST_VALUE and values.max() < LARGEST_VALUE):
+        raise InputError(f"The vectors hold NaN, infinity or values beyond {LARGEST_VALUE:g}.")
 
 
 def matches(payload: Payload, where: Where) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -66,7 +66,7 @@ def build(
     metric: Metric,
     kind: Kind,
     target_recall: float,
-    parameters: dict[str, int] | None = None,
+    parameters: Mapping[str, int] | None = None,
 ) -> Approximate:
     """Build an index and measure it; without `parameters`, search as little as reaches the recall.
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -14,8 +15,9 @@ from torch import Tensor
 
 from setrep.bounds import RetrievalCertificate, certify_retrieval
 from setrep.errors import InputError
+from setrep.index.manifest import DAMAGE
 from setrep.index.records import Name, Records
-from setrep.index.segments import DAMAGE
+from setrep.retrieval.columns import label_or_id
 
 Rows = dict[Name, list[int]]
 Pools = list[Float64[Tensor, "item dim"]]
@@ -167,10 +169,9 @@ class Gallery:
         for part in records:
             vectors.append(torch.from_numpy(part.vectors.astype("float64")))
             for i, name in enumerate(part.ids):
-                label = part.payloads[i]["label"]
-                is_labelled = label is not None
+                is_labelled, label = label_or_id(name, part.payloads[i])
                 if not is_labelled:
-                    unlabelled = label = name
+                    unlabelled = name
                 if labelled.setdefault(label, is_labelled) != is_labelled:
                     raise InputError(
                         f"{label!r} is a label, and the id of a collection without one: a "
@@ -257,6 +258,7 @@ def to_note(certificate: IndexCertificate | str) -> str:
     return json.dumps({"certificate": asdict(certificate)})
 
 
+@lru_cache(maxsize=8)  # each query asks for it
 def from_note(note: str | None) -> IndexCertificate | str:
     """Read a certificate, or why there is none.
 

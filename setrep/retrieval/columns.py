@@ -74,10 +74,35 @@ def metadata_of(payload: Payload) -> dict[str, Any]:
     }
 
 
+def label_of(payload: Payload) -> Name | None:
+    """Return the label in a payload.
+
+    Raises:
+        InputError: it is none; the index was tampered with.
+    """
+    label: Name | None = payload.get("label", ...)
+    if label is None or (isinstance(label, str | int) and not isinstance(label, bool)):
+        return label
+    raise InputError("The index is damaged, a label is no string or integer: build it again.")
+
+
 def label_or_id(name: Name, payload: Payload) -> tuple[bool, Name]:
     """Return what a collection counts as: its label, or itself where it has none."""
-    label = payload["label"]
+    label = label_of(payload)
     return (False, name) if label is None else (True, label)
+
+
+def sources_in(payload: Payload, count: int | None = None) -> tuple[str, ...]:
+    """Return the names of the items, which there are `count` of, or none of all.
+
+    Raises:
+        InputError: they are none; the index was tampered with.
+    """
+    sources = payload.get("sources", [])
+    is_list_of_names = isinstance(sources, list) and all(isinstance(one, str) for one in sources)
+    if is_list_of_names and (count is None or len(sources) in (0, count)):
+        return tuple(sources)
+    raise InputError("The index is damaged, a collection has other sources: build it again.")
 
 
 def sources_of(collection: object) -> tuple[str, ...]:

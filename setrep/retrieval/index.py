@@ -15,6 +15,7 @@ from setrep.index.metric import LARGEST_VALUE
 from setrep.index.records import Name
 from setrep.retrieval import certificate as certificates
 from setrep.retrieval.certificate import IndexCertificate
+from setrep.retrieval.changes import Collections
 from setrep.retrieval.columns import (
     is_list,
     read_array,
@@ -26,7 +27,7 @@ from setrep.retrieval.model import holds_centroids
 from setrep.retrieval.rerank import find_distance
 from setrep.retrieval.results import Result
 from setrep.retrieval.search import OF_A_PART, Question, Vectors, answer, certified
-from setrep.retrieval.store import Collections, CollectionStore
+from setrep.retrieval.store import CollectionStore
 from setrep.set_encoder import Item
 from setrep.set_encoder.items import Array
 

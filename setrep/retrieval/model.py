@@ -15,7 +15,7 @@ from setrep import __version__
 from setrep.collection import CollectionBatch
 from setrep.errors import InputError
 from setrep.index.engine import Engine
-from setrep.index.segments import DAMAGE
+from setrep.index.manifest import DAMAGE
 from setrep.set_encoder import SetEncoder
 
 DESCRIPTION = "index.json"

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +24,10 @@ from setrep.retrieval.results import ItemMatch
 from setrep.set_distances import SET_DISTANCES, SetDistance
 from setrep.set_distances.nearest import nearest as nearest_items
 
+T = TypeVar("T")
 AT_ONCE = 16  # collections measured before the bound is asked again
+WEIGHT_AT_ONCE = 100_000  # items copied to be matched
+MOST_LOOKED_AT = 4096  # collections, in search of one of another label
 ROUNDING = 1e-5  # that float32 centroids may be off, in units of their items
 
 
@@ -91,12 +96,13 @@ def nearest_by_transport(
     """Return those measured by a transport distance, the best first.
 
     The first `k` are the nearest of the index, and the first of them with another label than the
-    first of all is the nearest of those. `ascending(count)` returns so many collections by rising
-    distance of the centroids.
+    first of all is the nearest of those, if there is one among the next `MOST_LOOKED_AT`.
+    `ascending(count)` returns so many collections by rising distance of the centroids.
     """
     scores: dict[Name, float] = {}
     kinds: dict[Name, tuple[bool, Name]] = {}
     scale = float(torch.linalg.vector_norm(query.values, dim=1).max())
+    looked_at = 0  # beyond the k nearest
 
     def take(some: Found) -> None:
         records = engine.fetch([name for name, _ in some])
@@ -113,7 +119,8 @@ def nearest_by_transport(
         best, *others = rank(scores)
         other = next((-score for name, score in others if kinds[name] != kinds[best[0]]), math.inf)
         rest = [pair for pair in rest if may_be_nearer(pair[1], other, scale)]
-        if not rest:
+        looked_at += len(some)
+        if not rest or (other == math.inf and looked_at >= MOST_LOOKED_AT):
             break
         told = engine.fetch([name for name, _ in rest], with_members=False)
         new = map(label_or_id, told.ids, told.payloads)
@@ -152,20 +159,37 @@ def match_items(
     sizes = np.diff(records.offsets)
     found: list[list[tuple[ItemMatch, ...]]] = [[()] * len(of) for of in rows]
     pairs = [(i, j, row) for i, of in enumerate(rows) for j, row in enumerate(of) if sizes[row]]
-    if not pairs:
-        return found
-    x = queries.select([i for i, _, _ in pairs])
     batch = CollectionBatch(
         torch.from_numpy(records.members), torch.from_numpy(records.offsets), allow_empty=True
     )
-    y = batch.select([row for _, _, row in pairs])
+    sizes_of_queries = queries.sizes.tolist()
+    for some in in_chunks(pairs, [sizes_of_queries[i] + int(sizes[row]) for i, _, row in pairs]):
+        x, y = queries.select([i for i, _, _ in some]), batch.select([row for _, _, row in some])
+        for (i, j, _), matched in zip(some, match_pairs(x, y), strict=True):
+            found[i][j] = matched
+    return found
+
+
+def match_pairs(x: CollectionBatch, y: CollectionBatch) -> Iterator[tuple[ItemMatch, ...]]:
+    """Return for each collection of x which of y's, of the same place, is nearest to each item."""
     where = nearest_items(x, y)
     similarity = -(x.values.double() - y.values.double()[where]).square().sum(1).float()
     members = (where - y.offsets[:-1][x.index]).tolist()
     scores, ends = (similarity + 0.0).tolist(), x.offsets.tolist()
-    for (i, j, _), start, end in zip(pairs, ends, ends[1:], strict=False):
-        found[i][j] = tuple(
-            ItemMatch(item, *pair)
-            for item, pair in enumerate(zip(members[start:end], scores[start:end], strict=True))
-        )
-    return found
+    for start, end in pairwise(ends):
+        matched = zip(members[start:end], scores[start:end], strict=True)
+        yield tuple(ItemMatch(item, *pair) for item, pair in enumerate(matched))
+
+
+def in_chunks(things: Sequence[T], weights: Sequence[int]) -> Iterator[list[T]]:
+    """Return things in parts of `WEIGHT_AT_ONCE`, or of one that is more."""
+    some: list[T] = []
+    total = 0
+    for thing, weight in zip(things, weights, strict=True):
+        if some and total + weight > WEIGHT_AT_ONCE:
+            yield some
+            some, total = [], 0
+        some.append(thing)
+        total += weight
+    if some:
+        yield some

@@ -14,8 +14,9 @@ from setrep.errors import InputError
 from setrep.index.engine import Engine, Found
 from setrep.index.records import Name, Payload, Records, Where
 from setrep.retrieval.certificate import IndexCertificate
-from setrep.retrieval.columns import label_or_id, metadata_of
+from setrep.retrieval.columns import label_of, label_or_id, metadata_of, sources_in
 from setrep.retrieval.rerank import (
+    MOST_LOOKED_AT,
     find_distance,
     match_items,
     nearest_by_transport,
@@ -24,7 +25,6 @@ from setrep.retrieval.rerank import (
 from setrep.retrieval.results import ItemMatch, Match, Result
 
 Vectors = Float[NDArray[np.float32], "query dim"]
-MOST_LOOKED_AT = 4096  # collections, in search of one of another label
 FOUND_AT_ONCE = 1_000_000
 OF_A_PART = "it is of the whole index, not of a part of it"
 TRANSPORTS = ("wasserstein",)  # no smaller than the distance of centroids
@@ -178,6 +178,7 @@ def describe(
     """Return the matches of each query."""
     row_of = {name: row for row, name in enumerate(records.ids)}
     rows = [[row_of[name] for name, _ in of.found] for of in answers]
+    sizes = np.diff(records.offsets).tolist()  # 0 where members were not fetched
     if members is None or not question.with_items:
         items: list[list[tuple[ItemMatch, ...]]] = [[()] * len(of) for of in rows]
     else:
@@ -187,10 +188,10 @@ def describe(
             Match(
                 name,
                 score,
-                records.payloads[row]["label"],
+                label_of(records.payloads[row]),
                 metadata_of(records.payloads[row]),
                 matched,
-                tuple(records.payloads[row].get("sources", ())),
+                sources_in(records.payloads[row], sizes[row] or None),
             )
             for (name, score), row, matched in zip(of.found, of_rows, of_items, strict=False)
         )
