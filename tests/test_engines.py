@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from setrep.errors import InputError
-from setrep.index import door
+from setrep.index import door, places
 from setrep.index.directory import DirectoryEngine
 from setrep.index.kinds import FLAT, KINDS
 from setrep.index.memory import MemoryEngine
@@ -400,3 +400,98 @@ def test_milvus_that_is_not_installed_is_told_in_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "pymilvus", None)
     with pytest.raises(InputError, match=r"pip install 'setrep\[milvus\]'"):
         door.open_engine("milvus:x.db")
+
+
+@pytest.fixture
+def milvus(tmp_path):
+    with CREATE["milvus"](tmp_path / "index", "euclidean") as found:
+        found.add(some(["kept"]))
+        yield found
+
+
+@needs_milvus
+@pytest.mark.parametrize(
+    ("name", "payload", "message"),
+    [
+        ("x" * 513, {}, "takes an id of up to 512 bytes; that of collection .* has 513"),
+        ("é" * 257, {}, "takes an id of up to 512 bytes; .* has 514"),
+        (10**512, {}, "takes an id of up to 512 bytes; .* has 513"),
+        ("\udc80", {}, "has text that is none"),
+        ("x", {"a": "\udc80"}, "has text that is none"),
+        ("x", {"\udc80": 1}, "has text that is none"),
+        ("x", {"a": "y" * 65_536}, "takes a payload of up to 65,536 bytes; .* has 65,545"),
+        ("x", {"a": 2**63}, "larger one in its label or metadata"),
+        ("x", {"a": [1, {"b": -(2**63)}]}, "larger one in its label or metadata"),
+    ],
+)
+@pytest.mark.parametrize("act", ["add", "replace"])
+def test_what_milvus_cannot_keep_is_refused_before_anything_is_written(
+    act, name, payload, message, milvus
+):
+    names = [*range(1500), name] if act == "add" else ["kept", name]
+    payloads = [{"a": 1}] * (len(names) - 1) + [payload]
+    before = milvus.ids(), milvus.note
+    with pytest.raises(InputError, match=message) as caught:
+        getattr(milvus, act)(some(names, payloads=payloads))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+    assert (milvus.ids(), milvus.note) == before
+
+
+@needs_milvus
+def test_what_milvus_can_just_keep_comes_back(milvus):
+    names = ["x" * 512, "é" * 256, 10**511, "a\0b", "\u202e", 'it\'s "7" \\ %']
+    payload = {"a": "y" * 60_000, "b": [2**63 - 1, 1 - 2**63, {"é\"'\\": -1.5e308}]}
+    milvus.add(some(names, payloads=[payload] * len(names)))
+    assert milvus.ids() == ["kept", *names]
+    same(milvus.fetch(names), some(names, payloads=[payload] * len(names)))
+    milvus.delete(names[1:])
+    assert milvus.ids() == ["kept", names[0]]
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=9)
+
+
+@needs_milvus
+@given(st.lists(texts, min_size=1, max_size=5, unique=True), st.lists(texts, max_size=3))
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_milvus_takes_any_text_as_id_and_in_filters(milvus, names, others):
+    milvus.add(some(names, payloads=[{"label": name} for name in names]))
+    assert list(milvus.fetch(names).ids) == names
+    asked = {"label": [*names[:1], *others]}
+    found = milvus.search(np.zeros((1, DIM), np.float32), 10, where=asked)[0]
+    assert {name for name, _ in found} == {name for name in names if name in asked["label"]}
+    milvus.delete(names)
+    assert milvus.ids() == ["kept"]
+
+
+@needs_milvus
+def test_what_milvus_says_is_told_in_one_line(milvus, capfd):
+    milvus.client.drop_collection(milvus.name)
+    for act in (
+        lambda: milvus.add(some(["a"])),
+        lambda: milvus.search(np.zeros((1, DIM), np.float32), 1),
+        lambda: milvus.count(),
+        lambda: milvus.ids(),
+        lambda: milvus.fetch(["a"]),
+    ):
+        with pytest.raises(InputError, match=r"^Milvus at .* says: ") as caught:
+            act()
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 500
+    assert "Traceback" not in "".join(capfd.readouterr())
+    with pytest.raises(TypeError):  # a mistake in the program stays one
+        milvus.client.query(no_such_argument=1)
+
+
+@needs_milvus
+def test_asking_for_an_index_makes_no_file(tmp_path):
+    address = f"milvus:{tmp_path / 'no.db'}#shop"
+    assert not places.exists(address)
+    places.refuse(address)
+    places.discard(address)
+    with pytest.raises(InputError, match="There is no index 'shop'"):
+        door.open_engine(address)
+    assert not list(tmp_path.iterdir())

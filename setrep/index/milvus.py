@@ -17,12 +17,19 @@ from setrep.index.engine import Engine, Found
 from setrep.index.exact import choose
 from setrep.index.metric import Metric
 from setrep.index.milvus_client import (
+    LONGEST_ID,
     METRICS,
+    ROWS_AT_ONCE,
+    Client,
+    check_storable,
     connect,
     expression,
+    is_missing,
     key_of,
+    load,
     make,
     name_of,
+    of_keys,
     rows_of,
 )
 from setrep.index.milvus_files import FILE_DIM, FILE_FIELDS, delete_file, read_file, write_file
@@ -31,8 +38,6 @@ from setrep.index.records import Name, Records, Where, check, matches
 
 SPARE = 16  # fetched beyond k, to tell ties apart
 LARGEST_K = 16_384  # of one search in Milvus
-ROWS_AT_ONCE = 1000
-LONGEST_ID = 512
 NOTE = "note"  # a file of this name is no attachment
 
 
@@ -44,7 +49,7 @@ class MilvusEngine(Engine):
     after, so that a reader finds either.
     """
 
-    def __init__(self, client: Any, uri: str, name: str) -> None:
+    def __init__(self, client: Client, uri: str, name: str) -> None:
         self.client, self.uri, self.name = client, uri, name
         settings = client.describe_collection(name)["properties"]
         self.of_members, self.of_files = settings["setrep.members"], settings["setrep.files"]
@@ -53,7 +58,8 @@ class MilvusEngine(Engine):
         self.dim, self.member_dim = (int(settings[f"setrep.{of}"]) for of in ("dim", "member_dim"))
         is_euclidean = settings["setrep.metric"] == "euclidean"
         self.metric: Metric = "euclidean" if is_euclidean else "inner_product"
-        self._next = 1 + max((row["place"] for row in self._all(["place"])), default=-1)
+        places = (row["place"] for row in client.all_rows(name, ["place"]))
+        self._next = 1 + max(places, default=-1)
 
     @classmethod
     def create(
@@ -104,6 +110,9 @@ class MilvusEngine(Engine):
         Raises:
             InputError: there is none, or Milvus is not installed or cannot be reached.
         """
+        load(uri)
+        if is_missing(uri):
+            raise InputError(f"There is no index '{name}' at {uri}.")
         _, client = connect(uri)
         if not client.has_collection(name) and client.has_collection(aside_of(name)):
             name = aside_of(name)  # left by a kill while it was replaced
@@ -116,6 +125,7 @@ class MilvusEngine(Engine):
     def add(self, records: Records) -> None:
         """Keep more collections."""
         check(records, self.dim, self.member_dim)
+        check_storable(records)
         there = self._rows(records.ids)
         for name in records.ids:
             if key_of(name) in there:
@@ -125,6 +135,7 @@ class MilvusEngine(Engine):
     def replace(self, records: Records) -> None:
         """Keep collections in place of those of the same ids."""
         check(records, self.dim, self.member_dim)
+        check_storable(records)
         old = self._known(records.ids)
         self._put(records)
         self._forget_members([row["version"] for row in old])
@@ -135,7 +146,7 @@ class MilvusEngine(Engine):
             return
         old = self._known(ids)
         self.annotate(None)
-        self.client.delete(self.name, ids=[row["key"] for row in old])
+        self.client.delete(self.name, filter=of_keys([row["key"] for row in old]))
         self._forget_members([row["version"] for row in old])
 
     def search(
@@ -195,8 +206,8 @@ class MilvusEngine(Engine):
 
     def ids(self) -> list[Name]:
         """Return all ids, in the order that they were added."""
-        rows = sorted(self._all(["key", "place"]), key=lambda row: int(row["place"]))
-        return [name_of(row["key"]) for row in rows]
+        rows = self.client.all_rows(self.name, ["key", "place"])
+        return [name_of(row["key"]) for row in sorted(rows, key=lambda row: int(row["place"]))]
 
     def count(self) -> int:
         """Return how many collections there are."""
@@ -251,7 +262,7 @@ class MilvusEngine(Engine):
         for start in range(0, len(keys), ROWS_AT_ONCE):
             rows = self.client.query(
                 self.name,
-                ids=keys[start : start + ROWS_AT_ONCE],
+                filter=of_keys(keys[start : start + ROWS_AT_ONCE]),
                 output_fields=["key", "version", *fields],
             )
             found |= {row["key"]: row for row in rows}
@@ -286,14 +297,3 @@ class MilvusEngine(Engine):
             np.cumsum([0, *sizes], dtype=np.int64),
             tuple(dict(row["payload"]) for row in rows),
         )
-
-    def _all(self, fields: Sequence[str]) -> list[dict[str, Any]]:
-        """Return some fields of all rows."""
-        found: list[dict[str, Any]] = []
-        rows = self.client.query_iterator(
-            self.name, batch_size=ROWS_AT_ONCE, filter="", output_fields=list(fields)
-        )
-        while batch := rows.next():
-            found += batch
-        rows.close()
-        return found

@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -14,13 +17,81 @@ from setrep.index.metric import Metric
 from setrep.index.records import Name, Records, Where
 
 METRICS = {"euclidean": "L2", "inner_product": "IP"}
+ROWS_AT_ONCE = 1000
+LONGEST_ID, LONGEST_PAYLOAD = 512, 65_536  # bytes
+LARGEST_INTEGER = 2**63 - 1
+OF_MILVUS = ("pymilvus", "milvus_lite", "grpc")  # packages whose exceptions say what Milvus says
+ESCAPE, KNOWN_ESCAPES = re.compile(r"\\(u[0-9a-f]{4}|.)"), '"\\nrt'  # of JSON, in Milvus
+LONGEST_TEXT = 300  # characters of what it says
 
 
-def connect(uri: str) -> tuple[ModuleType, Any]:
-    """Connect to a server, or open a file.
+class Client:
+    """A client of Milvus whose errors are `InputError`, in one line."""
+
+    def __init__(self, uri: str, client: Any) -> None:
+        self._uri, self._client = uri, client
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        act = getattr(self._client, name)
+
+        def call(*given: Any, **named: Any) -> Any:
+            with told(self._uri):
+                return act(*given, **named)
+
+        return call
+
+    def all_rows(self, collection: str, fields: Sequence[str]) -> list[dict[str, Any]]:
+        """Return some fields of all rows."""
+        found: list[dict[str, Any]] = []
+        with told(self._uri):
+            rows = self._client.query_iterator(
+                collection, batch_size=ROWS_AT_ONCE, filter="", output_fields=list(fields)
+            )
+            while batch := rows.next():
+                found += batch
+            rows.close()
+        return found
+
+
+@contextmanager
+def told(uri: str) -> Iterator[None]:
+    """Say in one line what Milvus says is wrong.
+
+    Raises:
+        InputError: something is.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in OF_MILVUS:
+            raise
+        said = " ".join(str(error).split())[:LONGEST_TEXT]
+        raise InputError(f"Milvus at {uri} says: {said}") from error
+
+
+def is_missing(uri: str) -> bool:
+    """Say whether an address is of a file that is not there, which connecting would make."""
+    return "://" not in uri and not Path(uri).exists()
+
+
+def connect(uri: str) -> tuple[ModuleType, Client]:
+    """Connect to a server, or open a file, which is made where there is none.
 
     Raises:
         InputError: Milvus is not installed, or there is nothing that answers.
+    """
+    milvus = load(uri)
+    try:
+        return milvus, Client(uri, milvus.MilvusClient(uri))
+    except Exception as error:  # of several modules, some private
+        raise InputError(f"Cannot open milvus:{uri}: {' '.join(str(error).split())}") from error
+
+
+def load(uri: str) -> ModuleType:
+    """Import pymilvus, whose warnings and errors come as exceptions, too.
+
+    Raises:
+        InputError: it is not installed.
     """
     try:
         milvus = importlib.import_module("pymilvus")
@@ -28,16 +99,14 @@ def connect(uri: str) -> tuple[ModuleType, Any]:
         raise InputError(
             f"The engine milvus:{uri} needs pymilvus: pip install 'setrep[milvus]'."
         ) from error
-    logging.getLogger("pymilvus").setLevel(logging.ERROR)  # it warns of what is as it should be
-    try:
-        return milvus, milvus.MilvusClient(uri)
-    except Exception as error:  # of several modules, some private
-        raise InputError(f"Cannot open milvus:{uri}: {' '.join(str(error).split())}") from error
+    for name in OF_MILVUS:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return milvus
 
 
 def make(
     milvus: ModuleType,
-    client: Any,
+    client: Client,
     name: str,
     fields: dict[str, Any],
     dim: int,
@@ -62,6 +131,43 @@ def make(
     )
 
 
+def check_storable(records: Records) -> None:
+    """Refuse what Milvus cannot keep, before a part of it is written.
+
+    Raises:
+        InputError: an id or payload is too long, no UTF-8, or has integers beyond 64 bits.
+    """
+    for name, payload in zip(records.ids, records.payloads, strict=True):
+        shown = repr(name)[:40]
+        try:
+            content = json.dumps(payload, ensure_ascii=False).encode()
+            sizes = len(str(name).encode()), len(content)
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"Milvus keeps text as UTF-8, and collection {shown} has text that is none."
+            ) from error
+        for what, size, most in zip(
+            ("an id", "a payload"), sizes, (LONGEST_ID, LONGEST_PAYLOAD), strict=True
+        ):
+            if size > most:
+                raise InputError(
+                    f"Milvus takes {what} of up to {most:,} bytes; that of collection {shown} "
+                    f"has {size:,}."
+                )
+        if has_large_integer(payload):
+            raise InputError(
+                f"Milvus keeps integers of 64 bits; collection {shown} has a larger one in its "
+                f"label or metadata."
+            )
+
+
+def has_large_integer(value: Any) -> bool:
+    """Say whether there is an integer beyond 64 bits in what JSON holds."""
+    if isinstance(value, dict | list):
+        return any(map(has_large_integer, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int) and not -LARGEST_INTEGER <= value <= LARGEST_INTEGER
+
+
 def key_of(name: Name) -> str:
     """Return the key of an id, which tells 7 from '7'."""
     return f"i:{name}" if isinstance(name, int) else f"s:{name}"
@@ -84,9 +190,17 @@ def expression(where: Where) -> str:
     return " and ".join(parts)
 
 
+def of_keys(keys: Sequence[str]) -> str:
+    """Write a filter of rows by key; pymilvus's own, `ids`, fails at quotes and backslashes."""
+    return f"key in {written(list(keys))}"
+
+
 def written(value: Any) -> str:
-    """Write a value as Milvus reads it, which knows no escapes of other letters than ASCII's."""
-    return json.dumps(value, ensure_ascii=False)
+    """Write a value as Milvus reads it, which does not know all escapes of JSON."""
+    text = json.dumps(value, ensure_ascii=False)
+    return ESCAPE.sub(
+        lambda one: one[0] if one[1] in KNOWN_ESCAPES else str(json.loads(f'"{one[0]}"')), text
+    )
 
 
 def rows_of(

@@ -7,6 +7,7 @@ import hashlib
 from typing import Any
 
 from setrep.errors import InputError
+from setrep.index.milvus_client import Client
 
 PIECE = 48_000  # bytes, which base64 makes 64,000 characters of; Milvus takes 65,535
 PIECES_AT_ONCE = 100  # a message to a server holds some 64 MB
@@ -20,7 +21,7 @@ FILE_FIELDS: dict[str, Any] = {
 }
 
 
-def write_file(client: Any, collection: str, name: str, content: bytes) -> None:
+def write_file(client: Client, collection: str, name: str, content: bytes) -> None:
     """Write a file of a name that is not taken, its first piece last: before that it is none."""
     sha256 = hashlib.sha256(content).hexdigest()
     rows = [
@@ -38,7 +39,7 @@ def write_file(client: Any, collection: str, name: str, content: bytes) -> None:
         client.insert(collection, rows[max(0, start - PIECES_AT_ONCE + 1) : start + 1])
 
 
-def read_file(client: Any, collection: str, name: str) -> bytes | None:
+def read_file(client: Client, collection: str, name: str) -> bytes | None:
     """Read a file, or none where there is none.
 
     Raises:
@@ -60,6 +61,6 @@ def read_file(client: Any, collection: str, name: str) -> bytes | None:
     return content
 
 
-def delete_file(client: Any, collection: str, name: str) -> None:
+def delete_file(client: Client, collection: str, name: str) -> None:
     """Remove a file, if there is one."""
     client.delete(collection, filter=f'file == "{name}"')

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from setrep.errors import InputError
-from setrep.index.milvus_client import connect
+from setrep.index.milvus_client import Client, connect, is_missing
 
 
 def exists(uri: str, name: str) -> bool:
@@ -14,6 +12,8 @@ def exists(uri: str, name: str) -> bool:
     Raises:
         InputError: Milvus is not installed or cannot be reached.
     """
+    if is_missing(uri):
+        return False
     _, client = connect(uri)
     try:
         return bool(client.has_collection(name) or client.has_collection(aside_of(name)))
@@ -27,6 +27,8 @@ def refuse(uri: str, name: str) -> None:
     Raises:
         InputError: it is, or Milvus is not installed or cannot be reached.
     """
+    if is_missing(uri):
+        return
     _, client = connect(uri)
     try:
         if client.has_collection(name):
@@ -60,6 +62,8 @@ def drop(uri: str, name: str) -> None:
     Raises:
         InputError: Milvus is not installed or cannot be reached.
     """
+    if is_missing(uri):
+        return
     _, client = connect(uri)
     try:
         drop_all(client, name)
@@ -72,7 +76,7 @@ def aside_of(name: str) -> str:
     return f"{name}_replaced_by_setrep"
 
 
-def refuse_foreign(client: Any, name: str) -> None:
+def refuse_foreign(client: Client, name: str) -> None:
     """Refuse a collection that is no index.
 
     Raises:
@@ -82,7 +86,7 @@ def refuse_foreign(client: Any, name: str) -> None:
         raise InputError(f"Milvus has a collection '{name}' that is no index; choose another name.")
 
 
-def drop_all(client: Any, name: str) -> None:
+def drop_all(client: Client, name: str) -> None:
     """Remove the collections of an index, the one that names the others last."""
     if client.has_collection(name):
         refuse_foreign(client, name)
