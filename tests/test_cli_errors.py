@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from unicodedata import category
 
 import pytest
 
@@ -175,6 +176,24 @@ def test_the_shell_sees_one_line_and_status_2_without_a_traceback(tmp_path):
     assert (
         done.stderr == "Error: Cannot read the config file none.yaml: No such file or directory.\n"
     )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--{}", "3"],
+        ["--dataset", "{}"],
+        ["--config", "{}.yaml"],
+        ["--set", "{}=1"],
+        ["--set", "loss.margin={}"],
+    ],
+)
+def test_the_line_steers_no_terminal(arguments, tmp_path):
+    bad = "\x1b[31m\u202e\x9b\x07"
+    done = call("train", *(one.format(bad) for one in arguments), cwd=tmp_path)
+    assert (done.code, done.out) == (2, "")
+    assert "[31m" in done.err
+    assert {one for one in done.err if category(one) in ("Cc", "Cf")} == {"\n"}
 
 
 def test_a_reader_that_leaves_is_not_told_off(tmp_path, monkeypatch):

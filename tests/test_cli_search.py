@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -10,6 +11,8 @@ import subprocess
 import sys
 import time
 from importlib.util import find_spec
+from pathlib import Path
+from unicodedata import category
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from safetensors import safe_open
 from setrep.index import places
 from setrep.reports import indexing
 from setrep.retrieval import CollectionIndex
+from setrep.retrieval.certificate import to_note
 from setrep.set_distances import SET_DISTANCES
 from tests.command_line import call
 from tests.command_line import surroundings as surroundings
@@ -129,6 +133,29 @@ def test_filters_and_exclusions_leave_out_exactly_what_they_say(shop, tmp_path):
     assert ids("year=7,2024", "label=l1") == {"l1/c0"}
     assert ids("new=true") == {"l0/c1"}
     assert ids("year=8") == set()
+
+
+def test_a_filter_in_json_names_values_as_they_are(shop, tmp_path):
+    told = {"l0/c1": {"of": "a,b"}, "l1/c0": {"of": "2024"}, "l2/c2": {"of": 2024}}
+    told |= {"l2/c3": {"of": "[c]"}, "l0/c0": {"of": "a"}, "l0/c2": {"of": ["a,b"]}}
+    (tmp_path / "told.json").write_text(json.dumps(told))
+    target = tmp_path / "index"
+    arguments = ["--labelled", "--metadata", tmp_path / "told.json", "--output", target]
+    assert call("index", "run", "photos", *arguments, cwd=shop).code == 0
+
+    def ids(text):
+        done = call("query", target, "new/l1/c2", "--json", "--filter", text, cwd=shop)
+        return {match["id"] for match in json.loads(done.out)["matches"]}
+
+    assert ids("of=a,b") == {"l0/c0"}
+    assert ids('of=["a,b"]') == {"l0/c1"}
+    assert ids('of=["a,b", "a"]') == {"l0/c1", "l0/c0"}
+    assert ids("of=2024") == {"l1/c0", "l2/c2"}
+    assert ids("of=[2024]") == {"l2/c2"}
+    assert ids('of=["2024"]') == {"l1/c0"}
+    assert ids('of=["[c]"]') == {"l2/c3"}
+    assert ids('of=[["a,b"]]') == {"l0/c2"}
+    assert ids("of=[]") == set()
 
 
 def test_max_error_refuses_sizes_that_are_not_certified_and_names_one_that_is(shop, tmp_path):
@@ -266,6 +293,59 @@ def test_update_embeds_what_is_new_or_changed_and_removes_what_is_gone(shop, tmp
     assert "--labelled" in other.err
 
 
+@pytest.mark.parametrize("kind", ["flat", "ivf"])
+def test_other_metadata_alone_embed_nothing(kind, shop, tmp_path, monkeypatch):
+    target, told = tmp_path / "index", tmp_path / "told.json"
+    monkeypatch.setattr(indexing, "KEPT_AT_ONCE", 2 * ITEMS)
+    command = ("index", "run", "photos", "--labelled", "--output", target)
+    assert call(*command, "--kind", kind, cwd=shop).code == 0
+    told.write_text(json.dumps({f"l0/c{i}": {"year": 2020 + i} for i in range(3)}))
+    with monkeypatch.context() as patch:
+        patch.setattr(indexing, "embed", lambda *_: 1 / 0)
+        done = call(*command, "--update", "--metadata", told, cwd=shop)
+        again = call(*command, "--update", "--metadata", told, cwd=shop)
+    for one in (done, again):
+        assert (one.code, one.err) == (0, "72 of 72 items are embedded already.\n")
+        assert "(72 items, 72 of them embedded before)" in one.out
+    same_collections(target, shop / "index")
+    asked = call("query", target, "new/l1/c2", "--filter", "year=2021", "--json", cwd=shop)
+    assert [match["id"] for match in json.loads(asked.out)["matches"]] == ["l0/c1"]
+    with CollectionIndex.open(target) as index:
+        assert index.engine.kind.kind == kind
+        assert isinstance(index.certificate, str) == (kind == "ivf")
+    assert call(*command, "--update", cwd=shop).code == 0
+    asked = call("query", target, "new/l1/c2", "--filter", "year=2021", "--json", cwd=shop)
+    assert json.loads(asked.out)["matches"] == []
+
+
+def test_files_and_metadata_that_change_together_are_both_taken(shop, tmp_path):
+    photos, target, told = tmp_path / "photos", tmp_path / "index", tmp_path / "told.json"
+    shutil.copytree(shop / "photos", photos)
+    command = ("index", shop / "run", photos, "--labelled", "--output", target)
+    assert call(*command, cwd=shop).code == 0
+    told.write_text(json.dumps({"l0/c0": {"x": 1}, "l0/c1": {"x": 1}}))
+    shutil.copy(shop / "new" / "l0" / "c0" / "0.png", photos / "l0" / "c0" / "9.png")
+    done = call(*command, "--update", "--metadata", told, cwd=shop)
+    assert "(73 items, 66 of them embedded before)" in done.out
+    again = tmp_path / "again"
+    assert call(*command[:-1], again, "--metadata", told, cwd=shop).code == 0
+    same_collections(target, again)
+
+
+@pytest.mark.parametrize("stamp", [None, 7, "", "{", "[]", "[7]", "7", "[" * 100_000])
+def test_what_has_no_stamp_is_embedded_again(stamp, shop, tmp_path):
+    target = tmp_path / "index"
+    shutil.copytree(shop / "index", target)
+    with CollectionIndex.open(target) as index:
+        old = index.engine.fetch(["l1/c2"])
+        payload = {name: value for name, value in old.payloads[0].items() if name != "stamp"}
+        payload |= {} if stamp is None else {"stamp": stamp}
+        index.engine.replace(dataclasses.replace(old, payloads=(payload,)))
+    command = ("index", "run", "photos", "--labelled", "--output", target, "--update")
+    assert "(72 items, 66 of them embedded before)" in call(*command, cwd=shop).out
+    same_collections(target, shop / "index")
+
+
 def test_an_update_that_fails_leaves_what_was_there(shop, tmp_path):
     photos, target = tmp_path / "photos", tmp_path / "index"
     shutil.copytree(shop / "photos", photos)
@@ -320,6 +400,74 @@ def test_a_page_of_the_result_is_written(shop, tmp_path):
     assert "l1/c2" in text
     assert "data:image/" in text
     assert "http://" not in text
+
+
+def test_the_page_shows_no_file_outside_of_the_root_that_it_names(shop, tmp_path):
+    target, page = tmp_path / "index", tmp_path / "found.html"
+    shutil.copytree(shop / "index", target)
+    shutil.copy(shop / "photos" / "l0" / "c0" / "0.png", tmp_path / "secret.png")
+    with CollectionIndex.open(target) as index:
+        old = index.engine.fetch(["l1/c2"])
+        payload = old.payloads[0] | {"sources": [str(tmp_path / "secret.png")] * ITEMS}
+        index.engine.replace(dataclasses.replace(old, payloads=(payload,)))
+    done = call("query", target, "new/l1/c2", "-k", 1, "--html", page, cwd=shop)
+    assert done.code == 0
+    assert page.read_text().count("data:image/") == ITEMS  # of the query
+    said = f"files below {shop / 'photos'}, which the index names"
+    assert f"it shows members from {said}" in "".join(done.out.split("\n"))
+    assert said in page.read_text()
+
+
+def test_names_steer_no_terminal(shop, tmp_path):
+    bad = "\x1b[31m\u202e\u2066\x7f\x9b"
+    for name in ("0", "1"):
+        shutil.copytree(shop / "photos" / "l0" / "c0", tmp_path / "photos" / f"{name}{bad}c")
+    target = tmp_path / f"index{bad}"
+    built = call("index", shop / "run", tmp_path / "photos", "--output", target, cwd=tmp_path)
+    with CollectionIndex.open(target) as index:
+        index.engine.annotate(to_note(f"none {bad}"))
+    query = tmp_path / "photos" / f"0{bad}c"
+    page = tmp_path / f"page{bad}.html"
+    asked = call("query", target, query, "--html", page, cwd=tmp_path)
+    assert "0\ufffd[31m" in asked.out
+    assert "no certificate: none \ufffd[31m" in asked.out
+    assert page.exists()
+    vectors = tmp_path / f"{bad}.npz"
+    embedded = call("embed", shop / "run", tmp_path / "photos", "--output", vectors, cwd=tmp_path)
+    refused = call("query", target, tmp_path / bad, cwd=tmp_path)
+    assert (built.code, asked.code, embedded.code, refused.code) == (0, 0, 0, 2)
+    for text in (built.out, asked.out, embedded.out, refused.err):
+        assert {one for one in text if category(one) in ("Cc", "Cf")} == {"\n"}
+
+
+@pytest.fixture
+def oddly_named(shop, tmp_path):
+    """Photos whose names are no UTF-8."""
+    folder = tmp_path / "photos" / os.fsdecode(b"\xe9t\xe9")
+    try:
+        shutil.copytree(shop / "photos" / "l0" / "c0", folder)
+        (folder / "0.png").rename(folder / os.fsdecode(b"\xff.png"))
+    except OSError:
+        pytest.skip("this file system has names in UTF-8 alone")
+    return folder
+
+
+def test_names_that_are_not_utf_8_are_found_and_shown(oddly_named, shop, tmp_path):
+    target = tmp_path / os.fsdecode(b"index\xff")
+    built = call("index", shop / "run", tmp_path / "photos", "--output", target, cwd=shop)
+    page = tmp_path / os.fsdecode(b"\xff.html")
+    asked = call("query", target, oddly_named, "--html", page, cwd=shop)
+    in_json = call("query", target, oddly_named, "--json", cwd=shop)
+    left_out = call("query", target, oddly_named, "--exclude", oddly_named.name, cwd=shop)
+    for done in (built, asked, in_json, left_out):
+        assert done.code == 0, done.err
+        done.out.encode()  # or a terminal could not show it
+    assert "no UTF-8" not in page.read_text()
+    assert "\ufffdt\ufffd" in page.read_text()
+    best = json.loads(in_json.out)["matches"][0]
+    assert os.fsencode(best["id"]) == b"\xe9t\xe9"
+    assert b"\xe9t\xe9/\xff.png" in {os.fsencode(pair["source"]) for pair in best["items"]}
+    assert "t\ufffd" not in left_out.out
 
 
 @pytest.mark.skipif(find_spec("pymilvus") is None, reason="pymilvus is not installed")
@@ -385,6 +533,28 @@ def test_parquet_holds_one_table(shop, tmp_path):
     assert len(table["item_embeddings"][0].as_py()) == 4
 
 
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_embeddings_keep_names_that_are_not_utf_8(suffix, oddly_named, shop, tmp_path):
+    target = tmp_path / f"out.{suffix}"
+    done = call("embed", shop / "run", tmp_path / "photos", "--output", target, cwd=shop)
+    assert done.code == 0, done.err
+    if suffix == "npz":
+        names = np.load(target, allow_pickle=False)["item_sources"].tolist()
+    else:
+        with safe_open(target, framework="np") as file:
+            names = json.loads(file.metadata()["setrep"])["item_sources"]
+    assert b"\xe9t\xe9/\xff.png" in map(os.fsencode, names)
+
+
+def test_parquet_refuses_names_that_are_not_utf_8(oddly_named, shop, tmp_path):
+    pytest.importorskip("pyarrow")
+    command = ("embed", shop / "run", tmp_path / "photos", "--output", tmp_path / "out.parquet")
+    done = call(*command, "--level", "items", cwd=shop)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert "is not UTF-8" in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
 BAD = {
     "two layouts": ("index run photos --output {t}/i", "Images lie two directories deep"),
     "one layout": ("index run photos/l0 --labelled --output {t}/i", "one directory deep"),
@@ -414,6 +584,10 @@ BAD = {
     "an unknown engine": ("query mlvus:x.db new/l0/c0", "Did you mean 'milvus'"),
     "an unknown distance": ("query index new/l0/c0 --rerank chamfr", "Did you mean 'chamfer'"),
     "a filter of no form": ("query index new/l0/c0 --filter label", "NAME=VALUE"),
+    "a filter that is no list": (
+        'query index new/l0/c0 --filter label=["l0"',
+        "takes a list in JSON",
+    ),
     "an error above one": ("query index new/l0/c0 --max-error 3", "from 0 to 1, not 3"),
     "an error re-ranked": (
         "query index new/l0/c0 --max-error 0.5 --rerank chamfer",
@@ -461,3 +635,111 @@ def test_a_damaged_image_is_named_and_what_was_embedded_is_kept(shop, tmp_path, 
     done = call(*command, cwd=shop)
     assert "66 of 72 items are embedded already." in done.err
     same_collections(target, shop / "index")
+
+
+@pytest.mark.parametrize("command", ["index", "embed"])
+def test_what_embedded_nothing_leaves_nothing(command, shop, tmp_path, monkeypatch):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    shutil.copytree(shop / "photos" / "l0", photos)
+    target = out / "found.npz"
+    out.mkdir()
+    arguments = (command, shop / "run", photos, "--output", target)
+    first, last = photos / "c0" / "0.png", photos / "c3" / "0.png"
+    whole = first.read_bytes()
+    monkeypatch.setattr(indexing, "ITEMS_AT_ONCE", 1)
+    first.write_bytes(whole[:60])
+    refused = call(*arguments, cwd=shop)
+    assert (refused.code, str(first) in refused.err) == (2, True)
+    assert list(out.iterdir()) == []
+    first.write_bytes(whole)
+    last.write_bytes(whole[:60])
+    assert call(*arguments, cwd=shop).code == 2
+    assert [path.name for path in out.iterdir()] == [".found.npz.setrep-building"]
+    last.write_bytes(whole)
+    done = call(*arguments, cwd=shop)
+    assert (done.code, done.err) == (0, "18 of 24 items are embedded already.\n")
+    assert list(out.iterdir()) == [target]
+
+
+LONG = {
+    "input to index": "index run {name} --output {t}/i",
+    "output to index": "index run photos --labelled --output {t}/{name}",
+    "output of a file to index": "index run photos --labelled --output {t}/{name} --overwrite",
+    "output to update": "index run photos --labelled --output {t}/{name} --update",
+    "run to index": "index {name} photos --labelled --output {t}/i",
+    "pools": "index run photos --labelled --output {t}/i --pools {name}",
+    "metadata": "index run photos --labelled --output {t}/i --metadata {name}",
+    "index to query": "query {name} new/l0/c0",
+    "engine to query": "query faiss:{name} new/l0/c0",
+    "file to query": "query index {name}",
+    "page": "query index new/l0/c0 --html {t}/{name}",
+    "run to embed": "embed {name} photos --labelled --output {t}/x.npz",
+    "input to embed": "embed run {name} --output {t}/x.npz",
+    "output to embed": "embed run photos --labelled --output {t}/{name}.npz",
+}
+
+
+@pytest.mark.parametrize("command", LONG)
+@pytest.mark.parametrize("name", ["x" * 252, "x" * 300, "x\0y", "told.json/x"])
+def test_a_name_that_no_file_can_have_is_refused_in_one_line(command, name, shop, tmp_path):
+    (tmp_path / "told.json").write_text("{}")
+    shutil.copy(tmp_path / "told.json", shop)  # a file in place of a directory
+    words = LONG[command].format(t=tmp_path, name=name).split(" ")
+    done = call(*words, cwd=shop)
+    assert (done.code, done.out) == (2, ""), done
+    assert done.err.startswith("Error: ")
+    assert done.err.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["told.json"]
+
+
+COMMANDS = {
+    "index": "index run photos --labelled --output {t}/i",
+    "update": "index run photos --labelled --output index --update",
+    "query": "query index new/l0/c0 --html {t}/x.html",
+    "embed": "embed run photos --labelled --output {t}/x.npz",
+}
+CALLS = ("is_dir", "exists", "iterdir", "stat", "glob", "mkdir", "open", "read_bytes")
+
+
+@pytest.mark.parametrize("method", CALLS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_may_not_be_read_or_written_is_said_in_one_line(
+    command, method, shop, tmp_path, monkeypatch
+):
+    def refuse(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, method, refuse)
+        done = call(*COMMANDS[command].format(t=tmp_path).split(), cwd=shop)
+    assert done.code in (0, 2)
+    if done.code == 2:
+        assert done.err.startswith("Error: ")
+        assert done.err.count("\n") == 1
+
+
+def test_a_link_to_itself_is_no_index(shop, tmp_path):
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    for words in (
+        ("index", "run", "photos", "--labelled", "--output", loop),
+        ("index", "run", loop, "--output", tmp_path / "i"),
+        ("query", loop, "new/l0/c0"),
+        ("query", "index", loop),
+        ("embed", "run", loop, "--output", tmp_path / "x.npz"),
+    ):
+        done = call(*words, cwd=shop)
+        assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+        assert str(loop) in done.err
+    assert list(tmp_path.iterdir()) == [loop]
+
+
+def test_a_picture_that_leads_nowhere_is_named(shop, tmp_path):
+    folder = tmp_path / "photos" / "c"
+    folder.mkdir(parents=True)
+    (folder / "gone.png").symlink_to("nowhere.png")
+    for command in (("index",), ("embed",)):
+        arguments = ("run", folder.parent, "--output", tmp_path / "x.npz")
+        done = call(*command, *arguments, cwd=shop)
+        assert (done.code, done.err.count("\n")) == (2, 1)
+        assert str(folder / "gone.png") in done.err

@@ -31,6 +31,8 @@ from setrep.retrieval import CollectionIndex, Match, Result
 from setrep.retrieval.results import ItemMatch
 from tests.evaluations import SETTINGS, set_encoder
 
+# What steers a terminal or turns text around, and what has no code in UTF-8.
+STEERING = ["\0", "\t", "\n", "\x1b", "\x7f", "\x9b", "\u200b", "\u202e", "\u2066", "\udcff"]
 HOSTILE = "<script>alert('1')</script>\"><img src=x onerror=alert(2)>&amp;"
 VOID = {"meta", "img", "br", "link", "input", "hr"}
 MODEL = "the query is a random draw from its pool: the held-out items. It says nothing of others"
@@ -132,7 +134,7 @@ def test_the_page_shows_the_result_of_a_real_query(tmp_path):
     with CollectionIndex.build(encoder, paths, list(folders), ["a", "a", "b"], metadata) as index:
         asked = [write_image(tmp_path / f"{i}.png", 50 + i, (8, 8), "L") for i in range(2)]
         result = index.query(asked, k=3)
-    page = page_of(tmp_path, asked, result, None, {"collections": "3", "index": "the index"})
+    page = page_of(tmp_path, asked, result, root, {"collections": "3", "index": "the index"})
     assert page.text("first") == result[0].id
     assert page.texts("h3") == [match.id for match in result]
     assert page.texts("label")[1:] == [match.label for match in result]
@@ -239,7 +241,7 @@ def test_what_is_too_much_is_counted(tmp_path, files):
 def test_ten_collections_of_twenty_photos_stay_small(tmp_path):
     names = [write_image(tmp_path / f"{i}.png", i, (100, 100)) for i in range(205)]
     result = made_up(10, 5, 20, lambda rank, member: names[20 * rank + member])
-    page = page_of(tmp_path, names[200:], result)
+    page = page_of(tmp_path, names[200:], result, tmp_path)
     assert len(pictures_of(page.html)) == 5 + 10 * NUM_MEMBERS[True]
     assert len(page.html.encode()) < 3_000_000
 
@@ -409,6 +411,43 @@ def test_everything_is_escaped(tmp_path):
     titles = re.findall(r'title="([^"]*)"', page.html)
     assert titles
     assert not any("<" in title for title in titles)
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_pictures_of_members_are_of_files_below_the_root_alone(tmp_path, monkeypatch, is_named):
+    root = tmp_path / "root"
+    secret = Path(write_image(tmp_path / "rooted" / "secret.png", 1))
+    for place, name in enumerate(("own.png", "deep/too.png")):
+        write_image(root / name, 2 + place)
+    (root / "link.png").symlink_to(secret)
+    (root / "linked").symlink_to(secret.parent)
+    (root / "alike.png").symlink_to("own.png")
+    shown = ("own.png", "deep/too.png", "alike.png", str(root / "deep" / ".." / "own.png"))
+    outside = ("../rooted/secret.png", str(secret), "link.png", "linked/secret.png", "../gone.png")
+    result = Result((Match("x", -1.0, None, None, (), (*shown, *outside)),), 1)
+    monkeypatch.chdir(root)
+    page = page_of(tmp_path, [], result, str(root) if is_named else None)
+    assert len(pictures_of(page.html)) == 2
+    assert page.text("members").startswith("#p0 #p1 #p0 #p0 ")
+    assert page.html.count("<i>outside</i>") == len(outside)
+
+
+def test_nothing_on_the_page_steers_its_reader(tmp_path):
+    name = "a" + "".join(STEERING) + "b"
+    pairs = (ItemMatch(0, 0, -1.0),)
+    match = Match(name, -1.0, name, {name: name, "in": ["\u202e"]}, pairs, (f"{name}.png",))
+    result = Result((match, Match("y", -2.0, "y")), 1, 1.0, None, f"{name} `{name}`", 2)
+    about = dict.fromkeys(("re-ranked by", "index", "filter", "left out"), name)
+    page = page_of(tmp_path, [f"{name}.png"], result, "root", about)
+    html = (tmp_path / "page.html").read_bytes().decode()  # its ends of lines are not translated
+    assert set(STEERING) & set(html) == {"\n"}
+    assert not re.search(r"a\s*\ufffd*\s+\ufffd*b", html)
+    seen = "a" + "\ufffd" * len(STEERING) + "b"
+    assert page.text("first") == page.text("h3") == page.text("label") == seen
+    assert page.text("metadata") == f'{seen}{seen}in["\ufffd"]'
+    assert f"{seen} {seen}" in page.text("verdict")
+    for opened, data in page.parts:
+        assert seen not in data or "bdi" in {tag for tag, *_ in opened}
 
 
 def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path, files, monkeypatch):

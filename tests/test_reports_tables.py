@@ -11,7 +11,7 @@ from rich.console import Console
 from setrep.reports import bound_tables
 from setrep.reports.bound_tables import bounds_table
 from setrep.reports.search import query_table
-from setrep.reports.tables import class_note, evaluation_table, percent, verdict
+from setrep.reports.tables import class_note, evaluation_table, percent, printable, verdict
 from setrep.retrieval import Match, Result
 from tests.evaluations import evaluation as evaluation
 from tests.evaluations import plain as plain
@@ -195,3 +195,9 @@ def test_matches_fit_80_columns_with_whole_names_and_scores():
     assert "[31mred" in steered
     assert "–" in zero
     assert "-0" not in zero
+
+
+def test_letters_are_joined_as_before_and_names_without_a_code_are_shown():
+    assert printable("می\u200cخواهم 👩\u200d👧 क्\u200dष") == "می\u200cخواهم 👩\u200d👧 क्\u200dष"
+    assert printable("a\udc80b\ud800") == "a\ufffdb\ufffd"
+    assert printable(3) == "3"

@@ -42,7 +42,10 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
     except Exception as error:
-        print(f"Error: {one_line(error)}", file=sys.stderr)
+        message = one_line(error)
+        from setrep.reports.tables import printable  # it imports rich, which few commands need
+
+        print(f"Error: {printable(message)}", file=sys.stderr)
         code = 2
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -87,7 +87,11 @@ def query(
     ] = 100,
     filter_: Annotated[
         list[str] | None,
-        typer.Option("--filter", help="As in label=cup or year=2024,2025.", metavar="NAME=VALUE"),
+        typer.Option(
+            "--filter",
+            help='As in label=cup, year=2024,2025 or, in JSON, label=["a,b","c"].',
+            metavar="NAME=VALUE",
+        ),
     ] = None,
     exclude: Annotated[
         list[str] | None, typer.Option(help="A collection to leave out.", metavar="ID")
@@ -97,7 +101,11 @@ def query(
         typer.Option(help="Refuse sizes of query whose delta is larger.", metavar="D"),
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(help="Write a page of the result.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            help="Write a page of the result, with pictures of files that the index names.",
+            metavar="FILE",
+        ),
     ] = None,
     as_json: JSON = False,
 ) -> None:
@@ -105,20 +113,19 @@ def query(
 
     A score is minus the squared Euclidean distance between embeddings: larger is nearer.
     """
-    from setrep.reports.search import Asked, query_index, query_table, to_json, trust_lines
+    from setrep.reports import search
     from setrep.reports.tables import print_table, print_text
 
     filters, left_out = tuple(filter_ or ()), tuple(exclude or ())
-    asked = Asked(k, rerank, candidates, filters, left_out, max_error)
-    result, files = query_index(index_, paths, asked, html)
+    asked = search.Asked(k, rerank, candidates, filters, left_out, max_error)
+    result, files, root = search.query_index(index_, paths, asked, html)
     if as_json:
-        print(json.dumps(to_json(result, files), indent=2))
+        print(json.dumps(search.to_json(result, files), indent=2))
         return
-    print_table(query_table(result, files, rerank))
-    for line in trust_lines(result):
+    print_table(search.query_table(result, files, rerank))
+    lines = search.trust_lines(result)
+    for line in lines if html is None else [*lines, *search.page_lines(html, root)]:
         print_text(line)
-    if html is not None:
-        print_text(f"page: {html}")
 
 
 def embed(
@@ -133,9 +140,11 @@ def embed(
 ) -> None:
     """Embed the collections in a directory and write their embeddings to a file."""
     from setrep.reports.embedding import embed_folder
+    from setrep.reports.tables import printable
 
     found = embed_folder(run, input_, output, labelled=labelled, level=level, device=device)  # type: ignore[arg-type]
-    print(f"Embedded {len(found):,} collections ({len(found.members):,} items) in {output}")
+    where = printable(output)
+    print(f"Embedded {len(found):,} collections ({len(found.members):,} items) in {where}")
 
 
 def read_kind(kind: str | None) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,15 +16,16 @@ from setrep.errors import InputError
 from setrep.files import refuse_unwritable, write_atomically
 from setrep.index import places
 from setrep.index.records import Records, join
-from setrep.reports.folders import read_folders
+from setrep.reports.folders import Folder, read_folders, refusing_files
 from setrep.reports.index_inputs import device_of
-from setrep.reports.indexing import begin, synchronise
+from setrep.reports.indexing import building, synchronise
 from setrep.set_encoder import SetEncoder
 
 Level = Literal["collections", "items", "both"]
 LEVELS: tuple[Level, ...] = ("collections", "items", "both")
 
 
+@refusing_files()
 def embed_folder(
     run: str | Path,
     directory: str | Path,
@@ -44,11 +46,13 @@ def embed_folder(
     target = Path(output)
     write = writer_of(target, level)
     folders = read_folders(directory, labelled=labelled)
-    refuse_unwritable(target.parent)
+    if target.suffix == ".parquet":
+        refuse_names(folders)
     set_encoder = SetEncoder.from_pretrained(run).to(device_of(device))
+    refuse_unwritable(target.parent)
     root = Path(directory).resolve()
     built = places.building(target.resolve())
-    with begin(built, set_encoder, root) as index:
+    with building(built, set_encoder, root) as index:
         synchronise(index, root, folders, {})
         records = join(list(index.engine.iterate()))
     order = {name: row for row, name in enumerate(records.ids)}
@@ -76,6 +80,22 @@ def writer_of(target: Path, level: Level) -> Any:
             )
         load_parquet()
     return known[target.suffix]
+
+
+def refuse_names(folders: Sequence[Folder]) -> None:
+    """Refuse names that a Parquet file cannot hold, before work is done for it.
+
+    Raises:
+        InputError: one is not UTF-8.
+    """
+    for name in (file for folder in folders for file in folder.files):
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"The name of {name} is not UTF-8, which Parquet asks for: rename it, or write "
+                f".npz or .safetensors."
+            ) from error
 
 
 def arrays_of(records: Records, level: Level) -> dict[str, np.ndarray]:

@@ -1,9 +1,11 @@
-"""Collections of image files in directories."""
+"""Collections of image files in directories, and what is wrong with those that cannot be read."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +21,27 @@ class Folder:
     label: str | None
     files: tuple[str, ...]
     stamp: str  # changes when a file does
+
+
+@contextmanager
+def refusing_files() -> Iterator[None]:
+    """Say in one line which file the system refuses, whatever was to be done with it.
+
+    Raises:
+        InputError: it does.
+    """
+    try:
+        yield
+    except BrokenPipeError:  # a reader of our output that left, which is no mistake
+        raise
+    except OSError as error:
+        which = "" if error.filename is None else f" with {error.filename}"
+        raise InputError(f"Cannot go on{which}: {error.strerror or error}.") from error
+    except (ValueError, RuntimeError) as error:
+        said = str(error)
+        if "embedded null" not in said and "Symlink loop" not in said:  # the latter before 3.13
+            raise
+        raise InputError(f"No file can have a name that was given: {said}.") from error
 
 
 def read_folders(directory: str | Path, *, labelled: bool = False) -> list[Folder]:
@@ -95,3 +118,18 @@ def images_in(directory: Path) -> list[Path]:
         for path in directory.iterdir()
         if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
     )
+
+
+def root_of(name: str | None) -> Path:
+    """Return the directory that an index names, links followed; the current one for none."""
+    return Path(os.path.realpath(name or "."))
+
+
+def below(root: str | None, name: str) -> Path | None:
+    """Return the file of a name relative to a directory, links followed; none if it is outside."""
+    directory = root_of(root)
+    try:
+        place = Path(os.path.realpath(directory / name))
+    except ValueError:  # no file has such a name, as whoever opens it will find
+        return directory / name
+    return place if place.is_relative_to(directory) else None

@@ -1,7 +1,8 @@
-"""What `setrep index` is given beside the collections: metadata, held-out items, a device."""
+"""What commands are given beside images: metadata, held-out items, filters, a device."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,66 @@ def read_metadata(
         if name not in known:
             raise InputError(f"There are metadata of '{name}', but no collection of that name.")
     return metadata or {}
+
+
+def full_stamp(folder: Folder, metadata: Mapping[str, dict[str, Any]]) -> str:
+    """Return what changes when anything that is kept of a collection does."""
+    return json.dumps([folder.stamp, folder.label, metadata.get(folder.id)], sort_keys=True)
+
+
+def has_same_files(stamp: str, folder: Folder) -> bool:
+    """Say whether a collection of this stamp differs in what is told of it alone."""
+    try:
+        read = json.loads(stamp)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(read, list) and len(read) > 0 and read[0] == folder.stamp
+
+
+def read_filters(filters: Sequence[str]) -> dict[str, list[Any]] | None:
+    """Read `name=value`, `name=value,value`, whose values that are JSON also stand for that.
+
+    Or `name=[...]`, a list in JSON, whose values are what they are and may hold commas.
+
+    Raises:
+        InputError: one has another form.
+    """
+    found: dict[str, list[Any]] = {}
+    for text in filters:
+        name, equals, values = text.partition("=")
+        if not equals or not name or name in found:
+            raise InputError(
+                f"--filter takes NAME=VALUE or NAME=VALUE,VALUE, each name once; found '{text}'."
+            )
+        if values.startswith("["):
+            found[name] = read_list(text, values)
+        else:
+            found[name] = [either for value in values.split(",") for either in readings(value)]
+    return found or None
+
+
+def read_list(text: str, values: str) -> list[Any]:
+    """Read a list in JSON.
+
+    Raises:
+        InputError: it is none.
+    """
+    try:
+        return list(json.loads(values))
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f'--filter NAME=[...] takes a list in JSON, as in label=["a,b","[c]"], where each '
+            f"text has its quotes; found '{text}'."
+        ) from error
+
+
+def readings(value: str) -> list[Any]:
+    """Return what a value may mean: text, and a number, true, false or null."""
+    try:
+        read = json.loads(value)
+    except (ValueError, RecursionError):
+        return [value]
+    return [value] if isinstance(read, str | list | dict) else [value, read]
 
 
 def device_of(name: str | None) -> torch.device:

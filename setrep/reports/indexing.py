@@ -6,11 +6,10 @@ the next one, of the same model and directory, goes on from it.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -18,15 +17,22 @@ from setrep.errors import InputError
 from setrep.index import places
 from setrep.index.kinds import Kind, SearchKind
 from setrep.index.records import Name, Records, join
-from setrep.reports.folders import Folder, read_folders
-from setrep.reports.index_inputs import device_of, read_metadata, read_pools
+from setrep.reports.folders import Folder, read_folders, refusing_files
+from setrep.reports.index_inputs import (
+    device_of,
+    full_stamp,
+    has_same_files,
+    read_metadata,
+    read_pools,
+)
 from setrep.reports.item_progress import ItemProgress
 from setrep.retrieval import CollectionIndex, IndexCertificate
 from setrep.retrieval.certificate import to_note
-from setrep.retrieval.columns import read_columns
+from setrep.retrieval.columns import Columns, read_columns
 from setrep.set_encoder import SetEncoder
 
 ITEMS_AT_ONCE = 512
+KEPT_AT_ONCE = 20_000  # items whose embeddings are written again as they are
 SECONDS_BETWEEN_WRITES = 20.0
 CERTIFIED_AT_ONCE = 20_000_000  # collections times items: some ten seconds
 
@@ -59,6 +65,7 @@ class Built:
     certificate: IndexCertificate | str
 
 
+@refusing_files()
 def build_index(
     run: str | Path,
     directory: str | Path,
@@ -103,18 +110,25 @@ def build_index(
             done = synchronise(index, root, folders, told)
             return finish(index, done, str(output), kind, certification)
     built = places.building(output)
+    with building(built, set_encoder, root) as index:
+        done = synchronise(index, root, folders, told)
+        summary = finish(index, done, str(output), kind, certification)
+    places.publish(built, output)
+    return summary
+
+
+@contextmanager
+def building(built: str, set_encoder: SetEncoder, root: Path) -> Iterator[CollectionIndex]:
+    """Give what is built; on an error it stays to be gone on from, if anything is embedded."""
     with begin(built, set_encoder, root) as index:
         try:
-            done = synchronise(index, root, folders, told)
-            summary = finish(index, done, str(output), kind, certification)
+            yield index
         except BaseException:
             is_empty = not len(index)
             index.close()
-            if is_empty:  # nothing to go on from
+            if is_empty:
                 places.discard(built)
             raise
-    places.publish(built, output)
-    return summary
 
 
 def begin(built: str, set_encoder: SetEncoder, root: Path) -> CollectionIndex:
@@ -155,15 +169,32 @@ def synchronise(
     """Make an index hold these collections; return how many items were embedded for it."""
     kept: dict[Any, str] = {}
     for records in index.engine.iterate(with_members=False):
-        kept |= zip(records.ids, map(stamp_of, records.payloads), strict=True)
+        stamps_of = (str(payload.get("stamp")) for payload in records.payloads)
+        kept |= zip(records.ids, stamps_of, strict=True)
     stamps = {folder.id: full_stamp(folder, metadata) for folder in folders}
-    missing = [folder for folder in folders if kept.get(folder.id) != stamps[folder.id]]
+    missing: list[Folder] = []
+    retold: list[Folder] = []
+    for folder in folders:
+        stamp = kept.get(folder.id, "")
+        if stamp != stamps[folder.id]:
+            (retold if has_same_files(stamp, folder) else missing).append(folder)
     num_done = sum(len(f.files) for f in folders) - sum(len(f.files) for f in missing)
     num_missing = sum(len(folder.files) for folder in missing)
     with ItemProgress(num_done + num_missing, num_done) as progress:
         embed_missing(index, root, missing, metadata, progress)
+    retell(index, retold, metadata)
     index.engine.delete([name for name in kept if name not in stamps])  # last: what is new is there
     return num_missing
+
+
+def retell(
+    index: CollectionIndex, folders: Sequence[Folder], metadata: Mapping[str, dict[str, Any]]
+) -> None:
+    """Replace what is told of collections whose files are the same, and keep their embeddings."""
+    for some in in_batches(folders, KEPT_AT_ONCE):
+        columns = columns_of(some, metadata)
+        old = index.engine.fetch(columns.ids)
+        index.engine.replace(replace(old, payloads=columns.payloads))
 
 
 def embed_missing(
@@ -177,7 +208,7 @@ def embed_missing(
     pending: list[Records] = []
     written = time.monotonic()
     try:
-        for some in in_batches(missing):
+        for some in in_batches(missing, ITEMS_AT_ONCE):
             pending.append(embed(index, root, some, metadata))
             progress.advance(len(pending[-1].members))
             if time.monotonic() - written > SECONDS_BETWEEN_WRITES:
@@ -197,14 +228,16 @@ def keep(index: CollectionIndex, records: Records) -> None:
     index.engine.add(records.take(new))
 
 
-def in_batches(folders: Sequence[Folder]) -> Iterator[list[Folder]]:
-    """Return collections in parts of about `ITEMS_AT_ONCE` items."""
+def in_batches(folders: Sequence[Folder], num_items: int) -> Iterator[list[Folder]]:
+    """Return collections in parts of about so many items."""
     some: list[Folder] = []
+    count = 0
     for folder in folders:
         some.append(folder)
-        if sum(len(one.files) for one in some) >= ITEMS_AT_ONCE:
+        count += len(folder.files)
+        if count >= num_items:
             yield some
-            some = []
+            some, count = [], 0
     if some:
         yield some
 
@@ -216,6 +249,12 @@ def embed(
     metadata: Mapping[str, dict[str, Any]],
 ) -> Records:
     """Embed collections of files."""
+    columns = columns_of(folders, metadata)
+    return index.embed([[root / file for file in folder.files] for folder in folders], columns)
+
+
+def columns_of(folders: Sequence[Folder], metadata: Mapping[str, dict[str, Any]]) -> Columns:
+    """Return what is kept of collections of files beside their embeddings."""
     columns = read_columns(
         len(folders),
         [folder.id for folder in folders],
@@ -225,17 +264,7 @@ def embed(
     )
     for folder, payload in zip(folders, columns.payloads, strict=True):
         payload["stamp"] = full_stamp(folder, metadata)
-    return index.embed([[root / file for file in folder.files] for folder in folders], columns)
-
-
-def full_stamp(folder: Folder, metadata: Mapping[str, dict[str, Any]]) -> str:
-    """Return what changes when anything that is kept of a collection does."""
-    return json.dumps([folder.stamp, folder.label, metadata.get(folder.id)], sort_keys=True)
-
-
-def stamp_of(payload: Mapping[str, Any]) -> str:
-    """Return the stamp that a collection was indexed with."""
-    return str(payload.get("stamp"))
+    return columns
 
 
 def finish(

@@ -22,8 +22,11 @@ from setrep.errors import InputError
 from setrep.files import write_atomically
 from setrep.index.records import Name
 from setrep.item_format import ItemFormat
+from setrep.reports.folders import below
 from setrep.reports.pages import render
+from setrep.reports.tables import printable
 from setrep.reports.typeset import number
+from setrep.retrieval.columns import label_or_id
 from setrep.retrieval.results import ItemMatch, Match, Result
 from setrep.set_distances import SET_DISTANCES
 
@@ -35,7 +38,7 @@ NUM_LARGE = 10  # collections of which more is shown
 NUM_MEMBERS = {True: 12, False: 6}  # that are shown of such a collection and of others
 NUM_NUMBERS = 2  # of items, on a member
 MAX_PICTURES = 2_200_000  # bytes of all pictures
-NOT_SHOWN = "not shown"
+NOT_SHOWN, OUTSIDE = "not shown", "outside"
 MAX_TEXT, MAX_METADATA = 300, 20  # letters, and entries of metadata
 
 
@@ -141,9 +144,10 @@ def write_query_page(
 ) -> None:
     """Write the page of what a query of image files found.
 
-    Sources of members are relative to `root` if it is not none. `about` says what was searched and
-    how, as in `{"index": "...", "collections": "1,234", "re-ranked by": "chamfer"}`. Files that
-    are missing or no images are named, without a picture.
+    Sources of members are relative to `root`, or to the current directory if it is none; files
+    outside of it are not opened, since who made the index chose their names. `about` says what was
+    searched and how, as in `{"index": "...", "collections": "1,234", "re-ranked by": "chamfer"}`.
+    Files that are missing or no images are named, without a picture.
 
     Raises:
         InputError: the page cannot be written; one that was there is untouched.
@@ -174,9 +178,9 @@ def write_query_page(
         number=number,
         digits=digits,
         short=shorten,
+        text=printable,
     )
-    # Names of files that are not UTF-8 hold what cannot be encoded.
-    write_atomically(path, page.encode(errors="replace"))
+    write_atomically(path, page.encode())
 
 
 def find(
@@ -215,13 +219,14 @@ def pair_of(
 
 
 def member_of(album: Album, match: Match, place: int, root: str | None) -> Thumbnail:
-    """Show a member: its file, or its number where no file is known."""
+    """Show a member: its file below the root, or its number where no file is known."""
     name = match.sources[place] if place < len(match.sources) else ""
     if not name:
         return Thumbnail(f"member {place + 1}", f"member {place + 1}")
-    path = Path(name) if root is None else Path(root) / name
-    if album.is_full and path not in album.known:
-        return Thumbnail(name, Path(name).name or name, why_not=NOT_SHOWN)
+    path = below(root, name)
+    if path is None or (album.is_full and path not in album.known):
+        why_not = OUTSIDE if path is None else NOT_SHOWN
+        return Thumbnail(name, Path(name).name or name, why_not=why_not)
     return album.show(path, name)
 
 
@@ -249,8 +254,8 @@ def read_picture(path: Path) -> Picture:
 
 
 def kind_of(match: Match) -> tuple[bool, Name]:
-    """Return what a collection counts as: its label, or itself where it has none."""
-    return (False, match.id) if match.label is None else (True, match.label)
+    """Return what a collection counts as."""
+    return label_or_id(match.id, {"label": match.label})
 
 
 def line_of_scores(result: Result) -> list[Mark]:
@@ -278,7 +283,7 @@ def is_similarity(rerank: str | None) -> bool:
 def shorten(value: Any) -> str:
     """Write a value of any type, and cut what is long."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…"
+    return printable(text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT - 1]}…")
 
 
 def digits(score: float) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
 from setrep.errors import InputError
-from setrep.reports.folders import image_files
+from setrep.reports.folders import image_files, refusing_files, root_of
+from setrep.reports.index_inputs import read_filters
 from setrep.reports.indexing import Built
 from setrep.reports.query_page import write_query_page
 from setrep.reports.tables import printable
@@ -32,10 +32,19 @@ class Asked:
     max_error: float | None = None
 
 
+class Answer(NamedTuple):
+    """What was found for these files, and where those of the index lie, as it says."""
+
+    result: Result
+    files: list[Path]
+    root: str
+
+
+@refusing_files()
 def query_index(
     address: str, paths: Sequence[Path], asked: Asked, html: Path | None = None
-) -> tuple[Result, list[Path]]:
-    """Return the collections nearest to one collection of image files, and those files.
+) -> Answer:
+    """Find the collections nearest to one collection of image files.
 
     With `html` a page of it is written there.
 
@@ -58,10 +67,11 @@ def query_index(
                 *(int(name) for name in asked.exclude if name.isdecimal() and len(name) < 19),
             ],
         )
+        root = str(root_of(index.origin.root))
         if html is not None:
-            about = about_index(index, address, asked)
-            write_query_page(html, files, result, index.origin.root, about)
-    return result, files
+            about = about_index(index, address, asked) | {"pictures of members": below_root(root)}
+            write_query_page(html, files, result, root, about)
+    return Answer(result, files, root)
 
 
 def refuse_uncertain(certificate: IndexCertificate | str, num_items: int, asked: Asked) -> None:
@@ -96,32 +106,6 @@ def refuse_uncertain(certificate: IndexCertificate | str, num_items: int, asked:
     )
 
 
-def read_filters(filters: Sequence[str]) -> dict[str, list[Any]] | None:
-    """Read `name=value` or `name=value,value`; a value that is JSON also stands for that.
-
-    Raises:
-        InputError: one has another form.
-    """
-    found: dict[str, list[Any]] = {}
-    for text in filters:
-        name, equals, values = text.partition("=")
-        if not equals or not name or name in found:
-            raise InputError(
-                f"--filter takes NAME=VALUE or NAME=VALUE,VALUE, each name once; found '{text}'."
-            )
-        found[name] = [either for value in values.split(",") for either in readings(value)]
-    return found or None
-
-
-def readings(value: str) -> list[Any]:
-    """Return what a value may mean: text, and a number, true, false or null."""
-    try:
-        read = json.loads(value)
-    except (ValueError, RecursionError):
-        return [value]
-    return [value] if isinstance(read, str | list | dict) else [value, read]
-
-
 def about_index(index: CollectionIndex, address: str, asked: Asked) -> dict[str, str]:
     """Say what was searched, and how."""
     about = {"index": address, "collections": f"{len(index):,}"}
@@ -135,6 +119,16 @@ def about_index(index: CollectionIndex, address: str, asked: Asked) -> dict[str,
     if asked.exclude:
         about["left out"] = ", ".join(asked.exclude)
     return about
+
+
+def below_root(root: str) -> str:
+    """Say which files a page shows, since who made an index chose them."""
+    return f"files below {root}, which the index names"
+
+
+def page_lines(html: Path, root: str) -> list[str]:
+    """Say where the page is, and what is on it."""
+    return [printable(f"page: {html}"), printable(f"it shows members from {below_root(root)}")]
 
 
 def to_json(result: Result, files: Sequence[Path]) -> dict[str, Any]:
@@ -205,19 +199,20 @@ def best_pair(match: Match, files: Sequence[Path]) -> str:
 def trust_lines(result: Result) -> list[str]:
     """Say how far the first match is ahead, and what is certified."""
     lines = []
+    note = printable(result.delta_note)
     if result.num_measured is not None:
         whole = "nothing nearer can have been missed" if result.is_exact else "others were not"
         lines.append(f"measured {result.num_measured} collections; {whole}")
     if result.margin is not None:
         lines.append(f"margin {result.margin:.6g}: ahead of the best of another label")
     if result.delta is None:
-        lines.append(f"no certificate: {result.delta_note}")
+        lines.append(f"no certificate: {note}")
     elif result.delta >= 1:
         lines.append(f"delta({result.num_items}) = 1: of queries of this size nothing is certified")
     else:
         lines.append(
             f"delta({result.num_items}) = {result.delta:.3g}: at most this share of random draws "
-            f"is nearest to another label, where {result.delta_note}"
+            f"is nearest to another label, where {note}"
         )
     return lines
 
@@ -228,7 +223,7 @@ def built_lines(built: Built) -> list[str]:
     again = f", {before:,} of them embedded before" if before else ""
     lines = [
         f"Indexed {built.num_collections:,} collections ({built.num_items:,} items{again}) in "
-        f"{built.address}"
+        f"{printable(built.address)}"
     ]
     if built.kind.kind != "flat":
         lines.append(
@@ -236,7 +231,7 @@ def built_lines(built: Built) -> list[str]:
         )
     found = built.certificate
     if isinstance(found, str):
-        return [*lines, f"no certificate: {found}"]
+        return [*lines, f"no certificate: {printable(found)}"]
     size = found.smallest_size(AIM)
     aim = f"at most {100 * AIM:.0f} % of every label: "
     aim += f"no size up to {len(found.deltas)}" if size is None else f"queries of {size} items"

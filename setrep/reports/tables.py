@@ -9,15 +9,24 @@ from rich.table import Table
 
 from setrep.protocols.results import CollectionResult, Evaluation, Scores
 
+JOINERS = "\u200c\u200d"  # in Persian and Indic scripts, and in emoji
+
 
 def print_table(table: Table) -> None:
     """Print a table to standard output."""
     Console(markup=False, emoji=False).print(table)  # names of files and labels as they are
 
 
-def printable(name: str) -> str:
-    """Return a name without what would steer a terminal: control and format characters."""
-    return "".join("\ufffd" if category(one) in ("Cc", "Cf") else one for one in name)
+def printable(name: object) -> str:
+    """Return a name without what would steer its reader, or has no code.
+
+    That is control and format characters, but for those that join letters, and what Python makes
+    of names that are not UTF-8.
+    """
+    return "".join(
+        "\ufffd" if category(one) in ("Cc", "Cf", "Cs") and one not in JOINERS else one
+        for one in str(name)
+    )
 
 
 def print_text(text: str) -> None:
