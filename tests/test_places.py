@@ -252,3 +252,15 @@ def test_what_cannot_be_removed_is_said_in_one_line(tmp_path):
         places.discard(tmp_path / "built")
     assert "\n" not in str(caught.value)
     assert (tmp_path / "built").exists()
+
+
+def test_what_cannot_be_read_is_not_taken_for_something_else(tmp_path, monkeypatch):
+    make(tmp_path / "index")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    for act in (places.exists, places.refuse, lambda of: places.publish(of, of)):
+        with pytest.raises(InputError, match=r"Cannot read .*manifest.json: Permission denied"):
+            act(str(tmp_path / "index"))

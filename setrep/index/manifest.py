@@ -182,11 +182,18 @@ def manifest_of(content: Mapping[str, Any]) -> Manifest:
 
 
 def is_index(folder: Path) -> bool:
-    """Say whether a directory has a manifest of an index, damaged perhaps in what it says."""
+    """Say whether a directory has a manifest of an index, damaged perhaps in what it says.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    path = folder / MANIFEST
     try:
-        content = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError, RecursionError):
+        content = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, RecursionError):
         return False
+    except OSError as error:
+        raise InputError(f"Cannot read {path}: {error.strerror}.") from error
     return isinstance(content, dict) and content.get("format") == FORMAT
 
 
