@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from setrep.errors import InputError
-from setrep.index import disk, index_files, manifest, segments
+from setrep.index import directory, disk, index_files, manifest, segments
 from setrep.index.directory import DirectoryEngine
 from setrep.index.records import join
 from tests.test_engines import DIM, MEMBER_DIM, same, some
@@ -311,3 +311,26 @@ def test_writing_an_index_imports_no_torch(start):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["9", "False"]
+
+
+def test_a_change_that_may_not_outlive_a_loss_of_power_is_made_and_said(start, monkeypatch):
+    real = directory.sync_directory
+
+    def fail(folder):
+        raise OSError(5, "Input/output error")
+
+    with DirectoryEngine.open(start) as engine:
+        monkeypatch.setattr(directory, "sync_directory", fail)
+        for change in (
+            lambda: engine.add(some(["more"])),
+            lambda: engine.delete([0]),
+            lambda: engine.annotate("x"),
+        ):
+            with pytest.raises(InputError, match=r"is changed, but .*output error") as caught:
+                change()
+            assert "\n" not in str(caught.value)
+            same(join(list(engine.iterate())), everything(start))
+        assert engine.ids() == [*range(1, 10), "more"]
+        monkeypatch.setattr(directory, "sync_directory", real)
+        engine.delete([1])
+    assert everything(start).ids == (*range(2, 10), "more")

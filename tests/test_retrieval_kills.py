@@ -2,7 +2,7 @@
 
 `python -m tests.test_retrieval_kills PLACE` is the parent of the writers: torch is imported once,
 and each line with a number of a change forks a writer that goes on from it. No search comes before
-a fork, so that neither FAISS nor a thread pool was in use.
+a fork, so that neither FAISS, which is imported already, nor a thread pool was in use.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 import torch
 
+from setrep.index.faiss_door import load_faiss
+from setrep.index.kinds import KINDS
 from setrep.retrieval import CollectionIndex
 from tests.indexes import make_encoder
 
@@ -58,6 +60,8 @@ def change(place: str, encoder, kept: Kept, number: int) -> None:
             index.update(name, items(new[name][len(kept[name]) :]))
         if added:
             index.add([items(new[name]) for name in added], added)
+        if number % 2 and load_faiss(is_required=False) is not None:  # holds the same by any kind
+            index.engine.set_kind(KINDS[number // 2 % len(KINDS)])
 
 
 def read(place: str) -> Kept:
@@ -72,24 +76,34 @@ def read(place: str) -> Kept:
                 assert torch.equal(torch.from_numpy(members.copy()), items(kept[int(name)]))
                 middle = members.astype(np.float64).sum(axis=0) / len(members)
                 np.testing.assert_array_equal(part.vectors[row], middle.astype(np.float32))
+        if kept:  # by whatever kind it has
+            vector = index.engine.fetch([name]).vectors[0]
+            found = index.query_vector(vector, 1, fingerprint=index.fingerprint)
+            assert found[0].score == 0.0
     return kept
+
+
+def tell(what: object) -> None:
+    """Write a line by one call, which no kill can cut."""
+    os.write(sys.stdout.fileno(), f"{what}\n".encode())
 
 
 def serve(place: str) -> None:
     """Fork a writer for each line."""
     encoder = make_encoder()
-    print("ready", flush=True)
+    load_faiss(is_required=False)
+    tell("ready")
     for line in sys.stdin:
         child = os.fork()
         if not child:
             kept = read(place)
-            print(os.getpid(), flush=True)
+            tell(os.getpid())
             for number in count(int(line)):
                 change(place, encoder, kept, number)
                 kept = after(kept, number)
-                print(number, flush=True)
+                tell(number)
         os.waitpid(child, 0)
-        print("dead", flush=True)
+        tell("dead")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="writers are forked")

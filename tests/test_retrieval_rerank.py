@@ -17,6 +17,7 @@ from tests.indexes import (
     brute,
     brute_items,
     brute_margin,
+    centre,
     draw_items,
     draw_model,
     index_of,
@@ -179,13 +180,138 @@ def make_centres(*collections):
     return next(index.engine.iterate()).vectors
 
 
-def test_most_of_the_index_is_not_measured():
+FAR = 2.0**20  # where float32 has steps of 1/8
+
+
+def moved_along(generator, query, count, labels):
+    """Move copies of a query's items along an axis, all one way: centroids move by the transport.
+
+    On a grid of 1/8, which is all that float32 has far from the origin: what is kept of centroids
+    must be rounded there. Of 1/64 along an axis where no item is far, for transports in between.
+    """
+    model, transports = {}, {}
+    for place in range(count):
+        axis, copies = generator.integers(3), np.repeat(query, 4, axis=0)
+        parts = 8 if query[:, axis].any() else 64
+        steps = generator.integers(parts, parts + parts // 4 + 1, len(copies)) / parts
+        way = generator.choice([-1, 1]) * np.eye(3)[axis]
+        label = labels[generator.integers(len(labels))]
+        model[place] = Kept((copies + steps[:, None] * way).astype(np.float32), label, {})
+        transports[place] = -float(steps.mean())
+    return model, transports
+
+
+@given(seeds, st.integers(1, 60), st.integers(1, 7), st.integers(0, 2), st.data())
+@settings(max_examples=60, deadline=None)
+def test_centroids_that_float32_has_moved_away_hide_none(seed, count, k, log_size, data):
+    """All distances are exact, so that the order is too; ties go to the nearer centroid kept."""
+    generator = np.random.default_rng(seed)
+    labels = data.draw(st.sampled_from([("x",), ("x", "y", None)]))
+    query = FAR * generator.integers(0, 2, (2**log_size, 3)).astype(np.float32)
+    model, transports = moved_along(generator, query, count, labels)
+    aim = centre(query).astype(np.float32).astype(np.float64)
+    apart = {
+        name: np.float32(((centre(kept.members).astype(np.float32) - aim) ** 2).sum())
+        for name, kept in model.items()
+    }
+    ranked = sorted(transports.items(), key=lambda pair: (-pair[1], apart[pair[0]], pair[0]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rerank, "AT_ONCE", data.draw(st.sampled_from([1, 16])))
+        found = index_of(model).query(query, k, rerank="wasserstein")
+    assert [(match.id, match.score) for match in found] == ranked[:k]
+    assert found.margin == brute_margin(model, ranked)
+
+
+@pytest.mark.parametrize("label", ["x", "y"])
+def test_a_collection_is_first_although_float32_has_moved_its_centroid_behind_others(label):
+    """At 1.25 by its centroid in float32, at 1.21875 in fact; the others are in between."""
+    query = np.array([[0, FAR, 0]], np.float32)
+    steps = np.array([10, 10, 10, 9], np.float32)[:, None] / 8
+    model = {
+        place: Kept(query + np.float32([1.22 + place / 1000, 0, 0]), "x", {}) for place in range(20)
+    }
+    model["moved"] = Kept(query + steps * np.float32([0, 1, 0]), label, {})
+    index = index_of(model)
+    assert [match.id for match in index.query(query, 30)][-1] == "moved"
+    for k in (1, 2, 4, 21):
+        found = index.query(query, k, rerank="wasserstein")
+        assert [match.id for match in found] == ["moved", *range(20)][:k]
+        assert found[0].score == -1.21875
+        assert found.margin == (None if label == "x" else pytest.approx(0.00125, abs=1e-6))
+
+
+@given(seeds, st.integers(1, 60), st.integers(1, 7), st.sampled_from([0.0, 1.0, 30.0]))
+@settings(max_examples=60, deadline=None)
+def test_transports_within_a_hundredth_are_told_apart(seed, count, k, length):
+    """However near their centroids are: two items at one distance, apart by any angle."""
+    generator = np.random.default_rng(seed)
+    query = np.array([[length, 0, 0]])
+    model = {}
+    for place in range(count):
+        one, other, _ = np.linalg.qr(generator.normal(size=(3, 3)))[0]
+        angle = generator.choice([0.0, 0.1, generator.uniform(0, np.pi / 2)])
+        radius = 1 + generator.uniform(0, 0.01)
+        items = [np.cos(angle) * one + turn * np.sin(angle) * other for turn in (-1, 1)]
+        label = ("x", "y", None)[generator.integers(3)]
+        model[place] = Kept((query + radius * np.array(items)).astype(np.float32), label, {})
+    query = query.astype(np.float32)
+    ranked = reranked(model, query, "wasserstein", list(model))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rerank, "AT_ONCE", 1)
+        found = index_of(model).query(query, k, rerank="wasserstein")
+    check(found, model, query, ranked, k, tolerance=1e-6 / max(1.0, length) ** 2)
+
+
+def measured_one_by_one(model, query, ranked, k, slack):
+    """Count the collections that must be measured, if each is asked for in turn.
+
+    Those whose centroid is as near as the k-th best so far, or as the best of another label than
+    the first, and then of another label; `slack` is what is allowed for rounding.
+    """
+    transport = {name: -of for name, of in ranked}
+    measured = {}
+    for name, of in brute(model, query):
+        apart = (-of) ** 0.5 - slack
+        best = sorted(measured, key=measured.get)
+        others = [measured[one] for one in best if model[one].label != model[best[0]].label]
+        is_near = len(best) < k or apart <= measured[best[k - 1]]
+        is_other = bool(best) and model[name].label != model[best[0]].label
+        if is_near or (is_other and apart <= min(others, default=np.inf)):
+            measured[name] = transport[name]
+    return len(measured)
+
+
+@given(seeds, st.integers(1, 60), st.integers(1, 7), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_no_more_is_measured_than_has_to_be(seed, count, k, is_clustered):
+    model = spread(seed, count, width=0.1 if is_clustered else 1.0, apart=2.0)
+    model = {name: kept._replace(label=kept.label or "x") for name, kept in model.items()}
+    query = model[0].members + np.float32(0.1)
+    ranked = reranked(model, query, "wasserstein", list(model))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rerank, "AT_ONCE", 1)
+        found = index_of(model).query(query, k, rerank="wasserstein")
+    check(found, model, query, ranked, k)
+    least, most = (measured_one_by_one(model, query, ranked, k, slack) for slack in (0.0, 1e-3))
+    assert least <= found.num_measured <= most
+
+
+def test_most_of_the_index_is_not_measured(monkeypatch):
     model = spread(0, 300, width=0.1, apart=3.0)
     query = model[7].members
     ranked = reranked(model, query, "wasserstein", list(model))
-    found = index_of(model).query(torch.from_numpy(query), 3, rerank="wasserstein")
+    index, counts = index_of(model), []
+    search = index.engine.search
+
+    def counted(queries, k, **options):
+        counts.append(k)
+        return search(queries, k, **options)
+
+    monkeypatch.setattr(index.engine, "search", counted)
+    found = index.query(torch.from_numpy(query), 3, rerank="wasserstein")
     check(found, model, query, ranked, 3)
-    assert found.num_measured <= 2 * rerank.AT_ONCE
+    assert found.num_measured <= 32
+    assert counts == [64]  # nor are the rest put in order
     # All that the bound does not rule out is measured, and no more than one part beyond it.
     centroids = dict(brute(model, query))
     farthest = max(
@@ -208,6 +334,13 @@ def test_the_margin_of_transport_measures_no_more_of_the_same_label():
     only_x = index.query(query, 2, rerank="wasserstein", filter={"label": "x"})
     assert only_x.margin is None
     assert only_x.num_measured <= 2 * rerank.AT_ONCE
+
+
+def test_the_best_of_another_label_comes_after_more_of_the_same_in_one_part():
+    model = {i: Kept(np.full((1, 3), i, np.float32), "x", {}) for i in range(20)}
+    model |= {i: Kept(np.full((1, 3), i, np.float32), "y", {}) for i in (25, 40)}
+    found = index_of(model).query(np.zeros((1, 3), np.float32), 1, rerank="wasserstein")
+    assert found.margin == pytest.approx(25 * 3**0.5)
 
 
 def test_the_best_of_another_label_may_have_a_far_centroid_and_the_first_a_later_one():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
 from setrep.errors import InputError
 from setrep.index import index_files
 from setrep.index import segments as files
-from setrep.index.disk import lock
+from setrep.index.disk import lock, sync_directory
 from setrep.index.kinds import FEWEST, FLAT, Kind, SearchKind
 from setrep.index.local import LocalEngine, Rows
 from setrep.index.manifest import (
@@ -31,7 +31,6 @@ if TYPE_CHECKING:  # writing an index imports no torch
 T = TypeVar("T")
 MOST_DELETED = 0.5  # of a segment, before it is written anew
 MOST_SEGMENTS = 32  # before they are written as one
-MOST_FLAT = 0.25  # of an indexed segment, in others, before it is joined with them all
 
 
 class DirectoryEngine(LocalEngine):
@@ -73,6 +72,8 @@ class DirectoryEngine(LocalEngine):
                 raise InputError(f"{place} is not empty; an index begins in an empty directory.")
             sha256 = files.write_attachments(place, attachments or {})
             write_manifest(place, Manifest(dim, member_dim, metric, sha256))
+            sync_directory(place)
+            sync_directory(place.parent)
         except OSError as error:
             raise InputError(f"Cannot write to {place}: {error.strerror}.") from error
         return cls.open(place)
@@ -116,6 +117,7 @@ class DirectoryEngine(LocalEngine):
         """Note something of what the index holds now; any change takes it away."""
         self._begin()
         self._replace_manifest(replace(self.manifest, note=note))
+        self._sync()
 
     @property
     def kind(self) -> SearchKind:
@@ -226,12 +228,23 @@ class DirectoryEngine(LocalEngine):
         """Make the segments the index, and sweep what is no more."""
         self._replace_manifest(replace(self.manifest, segments=tuple(entries), note=note))
         self._hold(parts, [entry.deleted for entry in entries])
+        self._sync()
         with suppress(OSError):  # what cannot be removed now, the next writer removes
             files.sweep(self.folder, self.manifest)
 
     def _replace_manifest(self, manifest: Manifest) -> None:
         self._written(lambda: write_manifest(self.folder, manifest))
         self.manifest = manifest
+
+    def _sync(self) -> None:
+        """Force the name of the manifest to disk, before what it no longer names is removed."""
+        try:
+            sync_directory(self.folder)
+        except OSError as error:
+            raise InputError(
+                f"The index {self.folder} is changed, but the system does not say that the change "
+                f"would outlive a loss of power: {error.strerror}."
+            ) from error
 
     def _compacted(
         self, entries: list[SegmentEntry], parts: list[Records]
@@ -242,7 +255,7 @@ class DirectoryEngine(LocalEngine):
             for entry, part in zip(entries, parts, strict=True)
         ]
         if len(entries) > MOST_SEGMENTS:
-            wasteful[small_from(parts, is_indexed=entries[0].kind != FLAT)] = True
+            wasteful[files.small_from(parts, is_indexed=entries[0].kind != FLAT)] = True
         if not any(wasteful):
             return entries, parts
         # All from the first on, so that the order in which they were added stays.
@@ -271,17 +284,3 @@ class DirectoryEngine(LocalEngine):
             raise InputError(
                 f"Cannot write to {self.folder}: {error.strerror}. The index is unchanged."
             ) from error
-
-
-def small_from(parts: Sequence[Records], *, is_indexed: bool) -> int:
-    """Return the first part that is no larger than all after it, which are to be joined with it.
-
-    So each collection is written anew about as often as its part has doubled. A first part with an
-    approximate index stays apart for longer.
-    """
-    after = sum(map(len, parts))
-    for number, part in enumerate(parts):
-        after -= len(part)
-        if len(part) * (MOST_FLAT if is_indexed and number == 0 else 1) <= after:
-            return number
-    return len(parts) - 1

@@ -19,7 +19,7 @@ from typing import Any
 
 from setrep import __version__
 from setrep.errors import InputError
-from setrep.index.disk import sync_directory, write
+from setrep.index.disk import write
 from setrep.index.kinds import FLAT, SearchKind, kind_of
 
 FORMAT, SCHEMA = "setrep.DirectoryEngine", 1
@@ -99,7 +99,7 @@ class Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Replace the manifest: from here on the index is the new one."""
+    """Replace the manifest: from here on the index is the new one, once the directory is synced."""
     content = {
         "format": FORMAT,
         "schema": SCHEMA,
@@ -122,7 +122,6 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     staged = folder / f".{MANIFEST}.{secrets.token_hex(4)}.tmp"
     write(staged, json.dumps(content | {"sha256": sum_of(content)}, indent=1).encode())
     staged.replace(folder / MANIFEST)
-    sync_directory(folder)
 
 
 def sum_of(content: Mapping[str, Any]) -> str:

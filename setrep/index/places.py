@@ -9,7 +9,7 @@ from pathlib import Path
 
 from setrep.errors import InputError
 from setrep.index import milvus_places
-from setrep.index.disk import lock
+from setrep.index.disk import lock, sync_directory
 from setrep.index.door import address_of, parse
 from setrep.index.manifest import MANIFEST, aside_of, is_index
 from setrep.index.segments import LOCK
@@ -122,6 +122,7 @@ def move_into_place(staged: Path, target: Path) -> None:
             aside.rename(target)
         else:
             staged.rename(target)  # also onto an empty directory
+            sync_directory(target.parent)
             return
     remove_index(aside)
     target.rename(aside)
@@ -130,6 +131,7 @@ def move_into_place(staged: Path, target: Path) -> None:
     except OSError:
         aside.rename(target)
         raise
+    sync_directory(target.parent)
     with suppress(OSError):  # the new index is there, whatever is left of the old
         remove_index(aside)
 

@@ -19,7 +19,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from setrep.index.mapped import MappedRecords, checked_once, map_array
 from setrep.index.records import Records, check
 
 SEGMENTS, ATTACHMENTS, LOCK = "segments", "attachments", "lock"
+MOST_FLAT = 0.25  # of an indexed segment, in others, before it is joined with them all
 
 
 def write_attachments(folder: Path, attachments: Mapping[str, bytes]) -> dict[str, str]:
@@ -127,3 +128,17 @@ def sweep(folder: Path, manifest: Manifest) -> None:
                 path.unlink(missing_ok=True)
     for path in folder.glob(f".{MANIFEST}.*.tmp"):
         path.unlink(missing_ok=True)
+
+
+def small_from(parts: Sequence[Records], *, is_indexed: bool) -> int:
+    """Return the first part that is no larger than all after it, which are to be joined with it.
+
+    So each collection is written anew about as often as its part has doubled. A first part with an
+    approximate index stays apart for longer.
+    """
+    after = sum(map(len, parts))
+    for number, part in enumerate(parts):
+        after -= len(part)
+        if len(part) * (MOST_FLAT if is_indexed and number == 0 else 1) <= after:
+            return number
+    return len(parts) - 1

@@ -289,9 +289,10 @@ def finish(
 def certify_if_quick(index: CollectionIndex, num_items: int) -> None:
     """Certify what can be in some seconds, or note why not."""
     if len(index) * num_items > CERTIFIED_AT_ONCE:
-        index.engine.annotate(to_note("it takes a while: `setrep index --certify` works it out"))
-        return
-    try:
-        index.certify()
-    except InputError as error:
-        index.engine.annotate(to_note(str(error).rstrip(".")))
+        found: Any = "it takes a while: `setrep index --certify` works it out"
+    else:
+        try:
+            found = index.bound_errors()
+        except InputError as error:
+            found = str(error).rstrip(".")
+    index.engine.annotate(to_note(found))

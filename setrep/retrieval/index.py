@@ -182,6 +182,20 @@ class CollectionIndex(CollectionStore):
     ) -> IndexCertificate:
         """Bound the error of random draws from the labels, and keep that until the index changes.
 
+        Raises:
+            InputError: as `bound_errors`, or it cannot be written.
+        """
+        found = self.bound_errors(pools, max_size)
+        self.engine.annotate(certificates.to_note(found))
+        return found
+
+    def bound_errors(
+        self,
+        pools: Mapping[Name, Array | Sequence[Item]] | None = None,
+        max_size: int = certificates.LARGEST_SIZE,
+    ) -> IndexCertificate:
+        """Bound the error of random draws from the labels, for queries of up to `max_size` items.
+
         `pools` are held-out items of each label (of each id, for collections without a label);
         without them the pool of a label are the items of its collections but for one.
 
@@ -201,9 +215,7 @@ class CollectionIndex(CollectionStore):
             members = self._encoder().encode_members(list(pools.values()))
             parts = torch.split(members.values, members.sizes.tolist())
             items = dict(zip(pools, parts, strict=True))
-        found = certificates.certify(self.engine.iterate(), items, max_size)
-        self.engine.annotate(certificates.to_note(found))
-        return found
+        return certificates.certify(self.engine.iterate(), items, max_size)
 
     @property
     def certificate(self) -> IndexCertificate | str:
