@@ -52,7 +52,7 @@ SOURCES: dict[str, Source] = {
 # sources, seeds, steps of an encoder, steps of an aggregator, queries of each size
 PLANS: dict[str, tuple[tuple[str, ...], range, int, int, int]] = {
     "smoke": (("digits",), range(1), 30, 10, 12),
-    "cpu": (("omniglot_characters", "omniglot_alphabets", "cifar100"), range(2), 600, 300, 350),
+    "cpu": (("omniglot_characters", "omniglot_alphabets", "cifar100"), range(3), 600, 300, 350),
     "full": (("omniglot_characters", "omniglot_alphabets", "cifar100"), range(3), 6000, 2000, 2000),
 }
 
