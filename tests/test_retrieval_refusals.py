@@ -67,9 +67,13 @@ def test_vectors_of_another_model_or_dimension_are_refused():
 
 
 BAD_QUESTIONS = {
-    "no k": ({"k": 0}, "k must be at least 1, not 0"),
-    "a negative k": ({"k": -1}, "k must be at least 1, not -1"),
+    "no k": ({"k": 0}, "k must be an integer of at least 1, not 0"),
+    "a negative k": ({"k": -1}, "k must be an integer of at least 1, not -1"),
+    "half a k": ({"k": 1.5}, "k must be an integer of at least 1, not 1.5"),
+    "a k in letters": ({"k": "3"}, "k must be an integer of at least 1, not '3'"),
+    "a k that is none": ({"k": None}, "k must be an integer of at least 1, not None"),
     "no candidates": ({"num_candidates": 0, "rerank": "chamfer"}, "num_candidates must be"),
+    "half a candidate": ({"num_candidates": 2.5}, "num_candidates must be an integer"),
     "a set distance of another name": ({"rerank": "chamfr"}, "Did you mean 'chamfer'"),
     "a list as filter": ({"filter": ["label"]}, "A filter must be a dict"),
     "a filter of numbers": ({"filter": {1: 2}}, "A filter must be a dict"),
@@ -179,3 +183,29 @@ def test_another_set_encoder_than_the_index_was_built_with_is_refused():
         with pytest.raises(InputError, match="has changed since it embedded this index"):
             call()
     assert index.ids == ("a", "b", 3)
+
+
+def test_collections_that_are_no_list_are_refused_and_columns_may_be_anything_in_order():
+    items = [torch.eye(3), torch.zeros(1, 3)]
+    for collections in ((one for one in items), {"a": items[0]}, None, items[0]):
+        with pytest.raises(InputError, match=r"must be a list|is one item") as caught:
+            CollectionIndex.build(make_encoder(), collections, ["a", "b"])
+        assert "\n" not in str(caught.value)
+    index = CollectionIndex.build(
+        make_encoder(),
+        items,
+        (name for name in ("a", "b")),
+        torch.tensor([3, 4]),
+        ({"n": of} for of in (np.int64(7), np.float32(0.5))),
+    )
+    found = index.query(torch.eye(3), k=np.int64(2))
+    assert [(match.id, match.label, match.metadata) for match in found] == [
+        ("a", 3, {"n": 7}),
+        ("b", 4, {"n": 0.5}),
+    ]
+    assert index.query(torch.eye(3), filter={"n": 7})[0].id == "a"
+    for labels in (torch.tensor([1.5, 2.0]), torch.tensor([True, False]), torch.eye(2)):
+        with pytest.raises(InputError, match="A label must be a string or an integer"):
+            CollectionIndex.build(make_encoder(), items, ["a", "b"], labels)
+    with pytest.raises(InputError, match="Metadata of a collection must be JSON: ndarray is not"):
+        CollectionIndex.build(make_encoder(), items, ["a", "b"], metadata=[{"a": np.eye(2)}, None])

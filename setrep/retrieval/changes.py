@@ -88,6 +88,8 @@ class CollectionChanges:
             InputError: an id is there already or repeats, the lengths differ, the encoder refuses
                 a collection, or another process writes.
         """
+        if not isinstance(collections, CollectionBatch):
+            self._encoder().check_collections(collections)
         if sources is None and not isinstance(collections, CollectionBatch):
             sources = [sources_of(collection) for collection in collections]
         columns = read_columns(len(collections), ids, labels, metadata, sources)

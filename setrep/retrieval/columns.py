@@ -38,11 +38,17 @@ def read_columns(
     Raises:
         InputError: lengths differ, an id is given twice, or something is of another type.
     """
-    labels = [None] * count if labels is None else labels
-    metadata = [None] * count if metadata is None else metadata
+    ids = list(ids)
+    labels = [None] * count if labels is None else list(labels)
+    metadata = [None] * count if metadata is None else list(metadata)
     sources = [()] * count if sources is None else sources
-    given = {"ids": ids, "labels": labels, "metadata": metadata, "sources": sources}
-    for what, column in given.items():
+    columns: dict[str, Sequence[Any]] = {
+        "ids": ids,
+        "labels": labels,
+        "metadata": metadata,
+        "sources": sources,
+    }
+    for what, column in columns.items():
         if len(column) != count:
             raise InputError(f"There are {count} collections, but {len(column)} {what}.")
     names = tuple(read_name("An id", name) for name in ids)
@@ -187,6 +193,8 @@ def read_name(what: str, name: object) -> Name:
     """Return an id or label as a plain string or integer."""
     if isinstance(name, str):
         return str(name)
+    if isinstance(name, Tensor) and name.ndim == 0:  # as a tensor of labels gives them
+        name = name.item()
     if isinstance(name, int | np.integer) and not isinstance(name, bool):
         return int(name)
     raise InputError(f"{what} must be a string or an integer, not {name!r}.")
@@ -204,9 +212,16 @@ def read_metadata(entry: dict[str, Any] | None) -> dict[str, Any]:
     if not isinstance(entry, dict):
         raise InputError(f"Metadata of a collection must be a dict, not {type(entry).__name__}.")
     try:
-        return dict(json.loads(json.dumps(entry, allow_nan=False)))
+        return dict(json.loads(json.dumps(entry, allow_nan=False, default=plain)))
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"Metadata of a collection must be JSON: {error}.") from error
+
+
+def plain(value: object) -> Any:
+    """Return a number of NumPy as one of Python."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is not")
 
 
 def read_array(values: Tensor | ArrayLike) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict, Unpack, overload
 
+import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
@@ -236,16 +237,16 @@ class CollectionIndex(CollectionStore):
         if unknown:
             raise TypeError(f"a query got an unexpected keyword argument {unknown.pop()!r}")
         num_candidates = options.get("num_candidates", 100)
-        if k < 1 or num_candidates < 1:
-            what, number = ("k", k) if k < 1 else ("num_candidates", num_candidates)
-            raise InputError(f"{what} must be at least 1, not {number}.")
+        for what, number in (("k", k), ("num_candidates", num_candidates)):
+            if not isinstance(number, int | np.integer) or number < 1:
+                raise InputError(f"{what} must be an integer of at least 1, not {number!r}.")
         rerank = options.get("rerank")
         if rerank is not None:
             find_distance(rerank)
         left_out = read_exclude(options.get("exclude"), count)
         with_items = options.get("matched_items", True)
         where = where_of(options.get("filter"))
-        return Question(k, where, left_out, rerank, num_candidates, with_items)
+        return Question(int(k), where, left_out, rerank, int(num_candidates), with_items)
 
     def _answer_members(self, members: CollectionBatch, question: Question) -> list[Result]:
         return self._answer(self._aggregate(members), members, question)

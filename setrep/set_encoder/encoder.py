@@ -154,7 +154,7 @@ class SetEncoder(nn.Module):
         if isinstance(collections, CollectionBatch):
             embeddings = self.encode(collections.values, batch_size=batch_size, device=device)
             return CollectionBatch(embeddings, collections.offsets.cpu(), collections.allow_empty)
-        self._check_collections(collections)
+        self.check_collections(collections)
         items = [item for collection in collections for item in collection]
         sizes = [len(collection) for collection in collections]
         embeddings = self.encode(items, batch_size=batch_size, device=device)
@@ -179,8 +179,12 @@ class SetEncoder(nn.Module):
         """Say whether this is one item, and not several."""
         return is_item(candidate, self.item_format)
 
-    def _check_collections(self, collections: Any) -> None:
-        """Refuse what is not a list of collections."""
+    def check_collections(self, collections: Any) -> None:
+        """Refuse what is not a list of collections.
+
+        Raises:
+            InputError: it is not.
+        """
         if not isinstance(collections, Sequence) or self.is_item(collections):
             raise InputError(
                 f"Collections must be a list of them or a CollectionBatch, "
