@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from setrep.errors import InputError
 from setrep.index import door, places
+from setrep.index import milvus as milvus_module
 from setrep.index.directory import DirectoryEngine
 from setrep.index.kinds import FLAT, KINDS
 from setrep.index.memory import MemoryEngine
@@ -495,3 +496,18 @@ def test_asking_for_an_index_makes_no_file(tmp_path):
     with pytest.raises(InputError, match="There is no index 'shop'"):
         door.open_engine(address)
     assert not list(tmp_path.iterdir())
+
+
+@needs_milvus
+@pytest.mark.parametrize("largest", [20, 45, 64])
+def test_milvus_finds_all_where_one_search_returns_fewer(largest, milvus, monkeypatch):
+    monkeypatch.setattr(milvus_module, "LARGEST_K", largest)
+    kept = some(range(60), seed=4)
+    milvus.delete(["kept"])
+    milvus.add(kept)
+    queries = np.random.default_rng(2).integers(-2, 3, (5, DIM)).astype(np.float32)
+    for k in (1, 10, 40, 59, 60, 100):
+        assert milvus.search(queries, k) == brute(kept, queries, k)
+    asked = {"year": list(range(0, 60, 2))}
+    found = milvus.search(queries, 30, where=asked)
+    assert found == brute(kept.take(range(0, 60, 2)), queries, 30)

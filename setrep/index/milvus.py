@@ -8,17 +8,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 
 from setrep.errors import InputError
 from setrep.index.engine import Engine, Found
-from setrep.index.exact import choose
 from setrep.index.metric import Metric
 from setrep.index.milvus_client import (
     LONGEST_ID,
-    METRICS,
     ROWS_AT_ONCE,
     Client,
     check_storable,
@@ -30,6 +27,7 @@ from setrep.index.milvus_client import (
     make,
     name_of,
     of_keys,
+    rank_rows,
     rows_of,
 )
 from setrep.index.milvus_files import FILE_DIM, FILE_FIELDS, delete_file, read_file, write_file
@@ -38,6 +36,7 @@ from setrep.index.records import Name, Records, Where, check, matches
 
 SPARE = 16  # fetched beyond k, to tell ties apart
 LARGEST_K = 16_384  # of one search in Milvus
+FIELDS = ("key", "place", "vector", "payload")  # of what is ranked
 NOTE = "note"  # a file of this name is no attachment
 
 
@@ -163,33 +162,26 @@ class MilvusEngine(Engine):
     def _search_one(self, query: Float[NDArray[np.float32], " dim"], k: int, where: Where) -> Found:
         """Fetch until it is sure that nothing beyond is as near; then score in float64.
 
-        Milvus leaves out most of what a filter excludes, `matches` the rest.
+        Milvus leaves out most of what a filter excludes, `matches` the rest. Beyond what it returns
+        of one search, all that passes is fetched.
         """
         wanted = k + SPARE
         while True:
-            hits = self.client.search(
-                self.name,
-                data=[query.tolist()],
-                filter=expression(where),
-                limit=min(wanted, LARGEST_K),
-                output_fields=["key", "place", "vector", "payload"],
-                search_params={"metric_type": METRICS[self.metric]},
-            )[0]
-            rows = sorted((hit["entity"] for hit in hits), key=lambda row: int(row["place"]))
-            if not rows:
-                return []
-            is_last = len(rows) < min(wanted, LARGEST_K) or wanted >= LARGEST_K
-            bank = torch.tensor([row["vector"] for row in rows], dtype=torch.float32)
-            everything = torch.arange(len(rows)).unsqueeze(0)
-            scores, places = choose(
-                torch.from_numpy(query)[None], bank, everything, len(rows), self.metric
-            )
+            if wanted > LARGEST_K:
+                rows = self.client.all_rows(self.name, FIELDS, expression(where))
+            else:
+                rows = self.client.nearest_rows(
+                    self.name, query, wanted, where, self.metric, FIELDS
+                )
+            rows.sort(key=lambda row: int(row["place"]))
+            scores, places = rank_rows(rows, query, self.metric)
             found = [
                 (name_of(rows[place]["key"]), score)
-                for score, place in zip(scores[0].tolist(), places[0].tolist(), strict=True)
+                for score, place in zip(scores, places, strict=True)
                 if matches(rows[place]["payload"], where)
             ][:k]
-            if is_last or (len(found) == k and float(scores[0, -1]) < found[-1][1]):
+            is_last = wanted > LARGEST_K or len(rows) < wanted
+            if is_last or (len(found) == k and scores[-1] < found[-1][1]):
                 return [(name, float(np.float32(score)) + 0.0) for name, score in found]
             wanted *= 2
 

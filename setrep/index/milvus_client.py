@@ -12,7 +12,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+
 from setrep.errors import InputError
+from setrep.index.exact import choose
 from setrep.index.metric import Metric
 from setrep.index.records import Name, Records, Where
 
@@ -40,12 +46,34 @@ class Client:
 
         return call
 
-    def all_rows(self, collection: str, fields: Sequence[str]) -> list[dict[str, Any]]:
-        """Return some fields of all rows."""
+    def nearest_rows(
+        self,
+        collection: str,
+        query: Float[NDArray[np.float32], " dim"],
+        count: int,
+        where: Where,
+        metric: Metric,
+        fields: Sequence[str],
+    ) -> list[dict[str, Any]]:
+        """Return some fields of so many rows, the nearest of those that pass a filter."""
+        hits = self.search(
+            collection,
+            data=[query.tolist()],
+            filter=expression(where),
+            limit=count,
+            output_fields=list(fields),
+            search_params={"metric_type": METRICS[metric]},
+        )[0]
+        return [hit["entity"] for hit in hits]
+
+    def all_rows(
+        self, collection: str, fields: Sequence[str], filter: str = ""
+    ) -> list[dict[str, Any]]:
+        """Return some fields of all rows, or of all that pass a filter."""
         found: list[dict[str, Any]] = []
         with told(self._uri):
             rows = self._client.query_iterator(
-                collection, batch_size=ROWS_AT_ONCE, filter="", output_fields=list(fields)
+                collection, batch_size=ROWS_AT_ONCE, filter=filter, output_fields=list(fields)
             )
             while batch := rows.next():
                 found += batch
@@ -201,6 +229,18 @@ def written(value: Any) -> str:
     return ESCAPE.sub(
         lambda one: one[0] if one[1] in KNOWN_ESCAPES else str(json.loads(f'"{one[0]}"')), text
     )
+
+
+def rank_rows(
+    rows: Sequence[dict[str, Any]], query: Float[NDArray[np.float32], " dim"], metric: Metric
+) -> tuple[list[float], list[int]]:
+    """Return scores in float64, best first, and the place of each; of equal ones the first."""
+    if not rows:
+        return [], []
+    bank = torch.tensor(np.array([row["vector"] for row in rows], np.float32))
+    everything = torch.arange(len(rows)).unsqueeze(0)
+    scores, places = choose(torch.from_numpy(query)[None], bank, everything, len(rows), metric)
+    return scores[0].tolist(), places[0].tolist()
 
 
 def rows_of(
