@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -334,3 +335,45 @@ def test_a_change_that_may_not_outlive_a_loss_of_power_is_made_and_said(start, m
         monkeypatch.setattr(directory, "sync_directory", real)
         engine.delete([1])
     assert everything(start).ids == (*range(2, 10), "more")
+
+
+def test_a_writer_whose_index_was_replaced_or_moved_writes_nothing(start, tmp_path):
+    with DirectoryEngine.open(start) as writer:
+        writer.delete([0])
+        shutil.rmtree(start)
+        with pytest.raises(InputError, match="No such file or directory"):
+            writer.delete([1])
+        with DirectoryEngine.create(start, DIM, MEMBER_DIM) as other:
+            other.add(THIRD)
+        with pytest.raises(InputError, match="was changed since it was opened; open it again"):
+            writer.delete([1])
+        same(everything(start), THIRD)
+        with DirectoryEngine.open(start) as second:
+            second.delete([THIRD.ids[0]])
+            with pytest.raises(InputError, match="Another process is writing"):
+                writer.delete([1])
+    with DirectoryEngine.open(start) as writer:
+        writer.add(some(["more"]))
+        kept = writer.ids()
+        start.rename(tmp_path / "moved")
+        with pytest.raises(InputError, match="Cannot write to"):
+            writer.add(some(["late"]))
+        assert list(everything(tmp_path / "moved").ids) == kept
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_process_that_was_forked_off_has_no_lock(start):
+    with DirectoryEngine.open(start) as writer:
+        writer.delete([0])
+        child = os.fork()
+        if child == 0:
+            code = 1
+            with suppress(BaseException):
+                try:
+                    writer.delete([1])
+                except InputError as error:
+                    code = 0 if "Another process is writing" in str(error) else 2
+            os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        writer.delete([2])
+    assert everything(start).ids == (1, *range(3, 10))

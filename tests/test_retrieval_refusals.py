@@ -177,12 +177,21 @@ def test_another_set_encoder_than_the_index_was_built_with_is_refused():
             call()
     index.set_encoder = make_encoder()  # another object, of the same weights
     assert index.query(items) == before
-    with torch.no_grad():
-        index.set_encoder.encoder.projection.weight.mul_(-1.0)
-    for call in calls:
-        with pytest.raises(InputError, match="has changed since it embedded this index"):
-            call()
-    assert index.ids == ("a", "b", 3)
+    weight = index.set_encoder.encoder.projection.weight
+    changes = [
+        lambda: weight.data.mul_(-1.0),  # as averages of weights are swapped in
+        lambda: weight.data.copy_(2 * weight.data),
+        lambda: weight.detach().numpy().__setitem__((0, 0), 3.0),
+        lambda: weight.detach().mul_(-1.0),
+    ]
+    for change in changes:
+        kept = weight.detach().clone()
+        change()
+        for call in calls:
+            with pytest.raises(InputError, match="has changed since it embedded this index"):
+                call()
+        weight.data.copy_(kept)
+        assert index.query(items) == before
 
 
 def test_collections_that_are_no_list_are_refused_and_columns_may_be_anything_in_order():

@@ -418,3 +418,14 @@ def test_a_saved_index_is_searched_as_before_where_its_engine_can(kind, engine, 
         assert opened.kind.kind == kind
         for row in range(20):
             assert opened.query_vector(vectors[row] + 0.5) == index.query_vector(vectors[row] + 0.5)
+
+
+def test_a_relative_address_is_of_where_it_was_opened(tmp_path, monkeypatch):
+    for name, ids in (("one", ["a", "b"]), ("two", ["c"])):
+        (tmp_path / name).mkdir()
+        CollectionIndex.from_embeddings(np.eye(2)[: len(ids)], ids).save(tmp_path / name / "index")
+    monkeypatch.chdir(tmp_path / "one")
+    with CollectionIndex.open("index") as index:
+        monkeypatch.chdir(tmp_path / "two")
+        index.save("index")
+    assert CollectionIndex.open("index").ids == ("a", "b")

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from setrep.errors import InputError
 from setrep.index import index_files
 from setrep.index import segments as files
-from setrep.index.disk import lock, sync_directory
+from setrep.index.disk import Lock, sync_directory
 from setrep.index.kinds import FEWEST, FLAT, Kind, SearchKind
 from setrep.index.local import LocalEngine, Rows
 from setrep.index.manifest import (
@@ -48,7 +48,7 @@ class DirectoryEngine(LocalEngine):
             [self._read(entry, manifest) for entry in manifest.segments],
             [entry.deleted for entry in manifest.segments],
         )
-        self._lock: BinaryIO | None = None
+        self._lock: Lock | None = None
         self._read_index: tuple[str, Approximate] | None = None  # with the name of its file
 
     @classmethod
@@ -211,8 +211,10 @@ class DirectoryEngine(LocalEngine):
         Raises:
             InputError: another process writes, or has written since this one read.
         """
+        if self._lock is not None and not self._lock.is_held:
+            self.close()
         if self._lock is None:
-            self._lock = self._written(lambda: lock(self.folder / files.LOCK))
+            self._lock = self._written(lambda: Lock(self.folder / files.LOCK))
             if read_manifest(self.folder) != self.manifest:
                 self.close()
                 raise InputError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from typing import BinaryIO
 
 from setrep.errors import InputError
 
@@ -35,22 +34,47 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def lock(path: Path) -> BinaryIO:
-    """Lock a file until it is closed, or its process ends.
+class Lock:
+    """A lock on a file, held until it is closed, or its process ends."""
 
-    Raises:
-        InputError: another process holds the lock.
-    """
-    file = path.open("ab")
-    if os.name != "posix":
-        return file
-    import fcntl
+    def __init__(self, path: Path) -> None:
+        """Take the lock.
 
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        file.close()
-        raise InputError(
-            f"Another process is writing to {path.parent}; wait until it is done."
-        ) from error
-    return file
+        Raises:
+            InputError: another process holds it.
+        """
+        self._path, self._process = path, os.getpid()
+        self._file = path.open("ab")
+        if os.name != "posix":
+            return
+        import fcntl
+
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise InputError(
+                f"Another process is writing to {path.parent}; wait until it is done."
+            ) from error
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it keeps others out: of the file that is there now, and taken by this process.
+
+        A process that was forked off has the file of its parent, and not its lock.
+        """
+        try:
+            is_there = os.path.samestat(os.fstat(self._file.fileno()), self._path.stat())
+        except OSError:
+            return False
+        return is_there and self._process == os.getpid()
+
+    def close(self) -> None:
+        """Let another process have it."""
+        self._file.close()
+
+    def __enter__(self) -> Lock:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from setrep.errors import InputError
 from setrep.index import milvus_places
-from setrep.index.disk import lock, sync_directory
+from setrep.index.disk import Lock, sync_directory
 from setrep.index.door import address_of, parse
 from setrep.index.manifest import MANIFEST, aside_of, is_index
 from setrep.index.segments import LOCK
@@ -30,6 +30,15 @@ def building(address: str | Path) -> str:
         return address_of(scheme, place, f"{name}_building")
     target = Path(place).resolve()
     return address_of(scheme, str(target.with_name(f".{target.name}.setrep-building")), "")
+
+
+def absolute(address: str | Path) -> str:
+    """Return the address that stays of this place, wherever the process goes."""
+    scheme, place, name = parse(address)
+    if "://" in place:
+        return str(address)
+    whole = str(Path(place).absolute())
+    return whole if str(address) == place else address_of(scheme, whole, name)
 
 
 def is_same(one: str | Path, other: str | Path) -> bool:
@@ -85,7 +94,7 @@ def discard(address: str | Path) -> None:
     folder = Path(place)
     try:
         if folder.exists():
-            with lock(folder / LOCK):
+            with Lock(folder / LOCK):
                 remove_index(folder)
     except OSError as error:
         raise InputError(f"Cannot remove {folder}: {error.strerror}.") from error
@@ -106,7 +115,7 @@ def publish(built: str | Path, address: str | Path) -> None:
     target = Path(place).resolve()
     refuse_to_replace(target)
     try:
-        with lock(target / LOCK) if is_index(target) else nullcontext():
+        with Lock(target / LOCK) if is_index(target) else nullcontext():
             move_into_place(Path(built_place), target)
     except OSError as error:
         raise InputError(

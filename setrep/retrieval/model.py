@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from setrep import __version__
 from setrep.collection import CollectionBatch
@@ -55,7 +57,8 @@ class Origin:
 class ModelGuard:
     """Tells whether a set encoder is still the one that embedded an index.
 
-    Its fingerprint is worked out when it is another object, or a weight was written to.
+    Its fingerprint is worked out when it is another object, or the bits of a weight add up to
+    something else; PyTorch's own count of changes leaves out those through `weight.data`.
     """
 
     def __init__(self, fingerprint: str | None) -> None:
@@ -68,13 +71,20 @@ class ModelGuard:
         Raises:
             InputError: it is.
         """
-        versions = (weight._version for weight in set_encoder.state_dict().values())
-        seen = (id(set_encoder), *versions)
+        sums = (sum_of_bits(weight) for weight in set_encoder.state_dict().values())
+        seen = (id(set_encoder), *sums)
         if seen != self._seen and set_encoder.fingerprint != self.fingerprint:
             raise InputError(
                 "The set encoder has changed since it embedded this index: build it anew."
             )
         self._seen = seen
+
+
+def sum_of_bits(values: Tensor) -> int:
+    """Add up the bits of a tensor as integers of its own width."""
+    widths = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    bits = values.detach().contiguous().reshape(-1).view(widths[values.element_size()])
+    return int(bits.sum(dtype=torch.int64))
 
 
 def holds_centroids(set_encoder: SetEncoder | None) -> bool:

@@ -94,7 +94,7 @@ class CollectionStore(CollectionChanges):
         files = to_attachments(origin, set_encoder)
         with places.replacing(address) as built:
             create_engine(built, *dims, attachments=files).close()
-        return cls(open_engine(address), set_encoder, origin, str(address))
+        return cls(open_engine(address), set_encoder, origin, places.absolute(address))
 
     @classmethod
     def open(cls, address: str | Path) -> Self:
@@ -109,7 +109,7 @@ class CollectionStore(CollectionChanges):
         except BaseException:
             engine.close()
             raise
-        return cls(engine, set_encoder, origin, str(address))
+        return cls(engine, set_encoder, origin, places.absolute(address))
 
     def save(self, address: str | Path) -> None:
         """Write the index to an address, or in place of one there, in one move.
