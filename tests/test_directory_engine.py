@@ -77,7 +77,6 @@ class Faults:
             (Path, "mkdir"),
             (Path, "unlink"),
             (shutil, "rmtree"),
-            (np.lib.format, "write_array"),
             *((owner, "write") for owner in (segments, manifest, index_files)),
         ):
             patch.setattr(owner, name, self.wrap(getattr(owner, name), name))

@@ -511,3 +511,21 @@ def test_milvus_finds_all_where_one_search_returns_fewer(largest, milvus, monkey
     asked = {"year": list(range(0, 60, 2))}
     found = milvus.search(queries, 30, where=asked)
     assert found == brute(kept.take(range(0, 60, 2)), queries, 30)
+
+
+@needs_milvus
+def test_near_ties_in_milvus_are_told_apart_as_in_memory(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(600, 64)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    ids, nothing = tuple(range(600)), (np.zeros((0, 1), np.float32), np.zeros(601, np.int64))
+    kept = Records(ids, vectors, *nothing, tuple({"x": float(of)} for of in ids))
+    memory = MemoryEngine(64, 1)
+    with MilvusEngine.create(f"{tmp_path / 'index'}.db", 64, 1) as engine:
+        for one in (memory, engine):
+            one.add(kept)
+        for query in (np.zeros((1, 64), np.float32), vectors[:1] * 1e-4):
+            assert engine.search(query, 5) == memory.search(query, 5)
+        for odd in (np.inf, -np.inf, np.nan):
+            for asked in ([odd], [odd, 3.0]):
+                expected = memory.search(vectors[:1], 5, where={"x": asked})
+                assert engine.search(vectors[:1], 5, where={"x": asked}) == expected

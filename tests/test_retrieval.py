@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import secrets
 from importlib.util import find_spec
 
@@ -417,3 +418,76 @@ def test_items_are_matched_in_parts_as_they_are_at_once(monkeypatch):
     for weight in (1, 7, 50):
         monkeypatch.setattr(rerank, "WEIGHT_AT_ONCE", weight)
         assert index.query_many(queries, 12) == whole
+
+
+def test_a_result_may_be_changed_and_the_index_stays():
+    tags = [{"tags": ["red"], "in": {"x": 1}}]
+    index = CollectionIndex.from_embeddings([[1.0, 2.0]], ["a"], metadata=tags)
+    for _ in range(2):
+        found = index.query_vector([1, 2], filter={"tags": [["red"]]})
+        assert found[0].metadata == {"tags": ["red"], "in": {"x": 1}}
+        found[0].metadata["tags"].append("blue")
+        found[0].metadata["in"]["x"] = 2
+
+
+def test_filters_take_whatever_holds_values():
+    years = [{"year": year, "sold": year > 2} for year in range(5)]
+    index = CollectionIndex.from_embeddings(np.eye(5), range(5), metadata=years)
+    kept = {"a": 1, "b": 3}
+    for wanted in (
+        [1, 3],
+        (1, 3),
+        {1, 3},
+        range(1, 4, 2),
+        np.array([1, 3]),
+        [np.int64(1), np.float32(3)],
+        torch.tensor([1, 3]),
+        [torch.tensor(1), torch.tensor(3)],
+        (one for one in (1, 3)),
+        dict.fromkeys([1, 3]).keys(),
+        kept.values(),
+    ):
+        found = index.query_vector(np.zeros(5), filter={"year": wanted})
+        assert {match.id for match in found} == {1, 3}, wanted
+    for one in (2, np.int64(2), torch.tensor(2), np.array(2)):
+        assert [match.id for match in index.query_vector(np.zeros(5), filter={"year": one})] == [2]
+    for yes in (np.True_, torch.tensor(True)):
+        found = index.query_vector(np.zeros(5), filter={"sold": yes})
+        assert {match.id for match in found} == {3, 4}
+        assert not len(index.query_vector(np.zeros(5), filter={"year": yes}))
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "pq", "ivf", "flat"])
+def test_what_one_query_leaves_out_weighs_on_no_other(kind):
+    generator = np.random.default_rng(0)
+    vectors = generator.normal(size=(2000, 1, 16)).astype(np.float32)
+    index = CollectionIndex.from_embeddings(batch(*vectors), range(2000))
+    index.set_kind(kind, target_recall=0.5)
+    queries = list(generator.normal(size=(20, 1, 16)).astype(np.float32))
+    gone = [list(range(300)), *[[]] * 19]
+    alone, together = index.query_many(queries), index.query_many(queries, exclude=gone)
+    assert [found.matches for found in together[1:]] == [found.matches for found in alone[1:]]
+    assert not {match.id for match in together[0]} & set(range(300))
+
+
+def test_an_index_in_memory_forgets_what_is_gone():
+    index = index_of(draw_model(0, 5))
+    for _ in range(300):
+        index.update(index.ids[0], np.zeros((1, 3), np.float32))
+        index.remove(index.ids[0]) if len(index) > 3 else None
+    held = sum(len(part.members) for part in index.engine._parts)
+    alive = sum(len(part.members) for part in index.engine.iterate())
+    assert held <= 3 * alive + 100
+    assert len(index.engine._parts) <= 33
+
+
+def test_indexes_are_pickled_whatever_they_were_asked(tmp_path):
+    index = index_of(draw_model(0, 9))
+    index.query(np.zeros((1, 3), np.float32), filter={"label": "x"})
+    index.save(tmp_path / "index")
+    with CollectionIndex.open(tmp_path / "index") as opened:
+        for one in (index, opened):
+            copy = pickle.loads(pickle.dumps(one))
+            query = np.ones((2, 3), np.float32)
+            assert copy.ids == index.ids
+            assert copy.query(query) == index.query(query)

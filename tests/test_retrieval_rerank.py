@@ -439,3 +439,15 @@ def test_vectors_without_items_are_refused_in_one_line():
         .query(torch.zeros(1, 3), rerank="chamfer")
         .is_exact
     )
+
+
+@pytest.mark.parametrize("name", SET_DISTANCES)
+def test_candidates_are_measured_in_parts_as_they_are_at_once(name, monkeypatch):
+    model = draw_model(5, 12, is_grid=False)
+    query = draw_items(np.random.default_rng(9), is_grid=False)
+    whole = index_of(model).query(query, 12, rerank=name)
+    for weight in (1, 9, 30):
+        monkeypatch.setattr(rerank, "WEIGHT_AT_ONCE", weight)
+        found = index_of(model).query(query, 12, rerank=name)
+        assert [match.id for match in found] == [match.id for match in whole]
+        assert [match.score for match in found] == pytest.approx([one.score for one in whole])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from setrep.collection import CollectionBatch
 from setrep.errors import InputError
 from setrep.index import places
 from setrep.retrieval import CollectionIndex, store
@@ -429,3 +432,53 @@ def test_a_relative_address_is_of_where_it_was_opened(tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path / "two")
         index.save("index")
     assert CollectionIndex.open("index").ids == ("a", "b")
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_an_index_that_is_replaced_while_it_is_opened_is_opened_again(at, tmp_path, monkeypatch):
+    place, real, calls = tmp_path / "index", store.from_attachments, []
+    index_of(OLD).save(place)
+
+    def replacing(engine, address):
+        calls.append(address)
+        if len(calls) <= at:  # by one of another model and dimension
+            CollectionIndex.from_embeddings(
+                CollectionBatch(torch.eye(2, len(calls) + 4), torch.tensor([0, 2])), ["new"]
+            ).save(place)
+        return real(engine, address)
+
+    monkeypatch.setattr(store, "from_attachments", replacing)
+    with CollectionIndex.open(place) as index:
+        assert index.ids == ("new",)
+        assert index.set_encoder.dim == index.dim == at + 4
+
+
+def test_a_file_that_may_not_grow_is_told_and_nothing_is_changed(tmp_path):
+    pytest.importorskip("resource")
+    place = tmp_path / "index"
+    CollectionIndex.from_embeddings(np.eye(3), ["a", "b", "c"]).save(place)
+    code = f"""
+import resource, signal, numpy as np
+from setrep.errors import InputError
+from setrep.index.directory import DirectoryEngine
+from setrep.index.records import Records
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+told, most = set(), resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+with DirectoryEngine.open({str(place)!r}) as engine:
+    for limit in (0, 100, 1000, 2000, 9000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, most))
+        vectors = np.ones((900, 3), np.float32)
+        nothing = np.zeros((0, 3), np.float32), np.zeros(901, np.int64)
+        try:
+            engine.add(Records(tuple(range(900)), vectors, *nothing, tuple({{}} for _ in vectors)))
+        except InputError as error:
+            told.add(str(error))
+        assert engine.count() == 3
+for one in sorted(told):
+    print(one)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.count("\n") == done.stdout.count("The index is unchanged") >= 1
+    assert "damaged" not in done.stdout
+    assert "None" not in done.stdout
+    assert CollectionIndex.open(place).ids == ("a", "b", "c")

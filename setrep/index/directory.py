@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from setrep.errors import InputError
 from setrep.index import index_files
 from setrep.index import segments as files
+from setrep.index.compaction import first_to_join, join_live
 from setrep.index.disk import Lock, sync_directory
 from setrep.index.kinds import FEWEST, FLAT, Kind, SearchKind
 from setrep.index.local import LocalEngine, Rows
@@ -23,14 +25,12 @@ from setrep.index.manifest import (
     write_manifest,
 )
 from setrep.index.metric import Metric
-from setrep.index.records import Records, join
+from setrep.index.records import Records
 
 if TYPE_CHECKING:  # writing an index imports no torch
     from setrep.index.approximate import Approximate
 
 T = TypeVar("T")
-MOST_DELETED = 0.5  # of a segment, before it is written anew
-MOST_SEGMENTS = 32  # before they are written as one
 
 
 class DirectoryEngine(LocalEngine):
@@ -85,7 +85,8 @@ class DirectoryEngine(LocalEngine):
         Raises:
             InputError: there is none, or it is damaged.
         """
-        for _ in range(10):
+        for attempt in range(10):
+            time.sleep(0.001 * attempt)
             place = Path(folder)
             if not place.exists() and is_index(aside_of(place)):
                 place = aside_of(place)
@@ -95,9 +96,12 @@ class DirectoryEngine(LocalEngine):
                 return cls(place, manifest)
             except InputError:
                 # A writer may have replaced the manifest and removed what the old one named, or
-                # put a new index in place of the one aside.
+                # put a new index in place of this one, or of the one aside.
                 is_there = place == Path(folder) or place.exists()
-                if is_there and (manifest is None or read_manifest(place) == manifest):
+                is_aside = not Path(folder).exists() and is_index(aside_of(Path(folder)))
+                if manifest is None and is_there and not is_aside:
+                    raise
+                if manifest is not None and is_same_manifest(place, manifest):
                     raise
         raise InputError(f"The index {place} changes faster than it can be opened.")
 
@@ -151,19 +155,20 @@ class DirectoryEngine(LocalEngine):
                 path = index_files.index_path(self.folder, entry)
                 index = read_index(path, entry.kind, len(self._parts[0]), self.dim)
             except InputError:
-                if self._is_replaced:
+                if self.is_replaced:
                     return None
                 raise
             self._read_index = entry.index_file, index
         return self._read_index[1]
 
     @property
-    def _is_replaced(self) -> bool:
-        """Whether the directory holds another index by now, or none."""
-        try:
-            return read_manifest(self.folder) != self.manifest
-        except InputError:
-            return not self.folder.exists()
+    def is_replaced(self) -> bool:
+        """Whether there is another index by now, or none."""
+        return not is_same_manifest(self.folder, self.manifest)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Give another process the index as it finds it then."""
+        return type(self).open, (self.folder,)
 
     def _index_by(self, whole: Records | None, index: Approximate | None) -> None:
         entries, parts = list(self.manifest.segments), list(self._parts)
@@ -252,21 +257,11 @@ class DirectoryEngine(LocalEngine):
         self, entries: list[SegmentEntry], parts: list[Records]
     ) -> tuple[list[SegmentEntry], list[Records]]:
         """Write anew segments that are mostly deleted, or all where there are many."""
-        wasteful = [
-            len(entry.deleted) > MOST_DELETED * len(part)
-            for entry, part in zip(entries, parts, strict=True)
-        ]
-        if len(entries) > MOST_SEGMENTS:
-            wasteful[files.small_from(parts, is_indexed=entries[0].kind != FLAT)] = True
-        if not any(wasteful):
+        deleted = [entry.deleted for entry in entries]
+        first = first_to_join(parts, deleted, is_indexed=bool(entries) and entries[0].kind != FLAT)
+        if first is None:
             return entries, parts
-        # All from the first on, so that the order in which they were added stays.
-        first = wasteful.index(True)
-        kept = [
-            part.take(sorted(set(range(len(part))) - set(entry.deleted)))
-            for entry, part in zip(entries[first:], parts[first:], strict=True)
-        ]
-        joined = join(kept)
+        joined = join_live(parts[first:], deleted[first:])
         if not len(joined):
             return entries[:first], parts[:first]
         entry = self._written(lambda: files.write_segment(self.folder, joined))
@@ -284,5 +279,13 @@ class DirectoryEngine(LocalEngine):
             return act()
         except OSError as error:
             raise InputError(
-                f"Cannot write to {self.folder}: {error.strerror}. The index is unchanged."
+                f"Cannot write to {self.folder}: {error.strerror or error}. The index is unchanged."
             ) from error
+
+
+def is_same_manifest(folder: Path, manifest: Manifest) -> bool:
+    """Say whether a directory holds this index still; one that is damaged now does."""
+    try:
+        return read_manifest(folder) == manifest
+    except InputError:
+        return is_index(folder)

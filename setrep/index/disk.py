@@ -9,10 +9,11 @@ from pathlib import Path
 from setrep.errors import InputError
 
 
-def write(path: Path, content: bytes | memoryview) -> None:
+def write(path: Path, *contents: bytes | memoryview) -> None:
     """Write a file and force it to disk."""
     with path.open("wb") as file:
-        file.write(content)
+        for content in contents:
+            file.write(content)
         file.flush()
         os.fsync(file.fileno())
 

@@ -131,6 +131,11 @@ class Engine(ABC):
         return FLAT
 
     @property
+    def is_replaced(self) -> bool:
+        """Whether another index has come to the place of this one since it was opened."""
+        return False
+
+    @property
     def is_exact(self) -> bool:
         """Whether a search finds the nearest, and not only most of them."""
         return self.kind.kind == "flat"

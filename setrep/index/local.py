@@ -17,7 +17,7 @@ from setrep.index.engine import Engine, Found
 from setrep.index.filters import Columns
 from setrep.index.kinds import KINDS, Kind, SearchKind, check_kind, kind_for
 from setrep.index.metric import Metric
-from setrep.index.records import Name, Records, Where, check, gather, join
+from setrep.index.records import Name, Payload, Records, Where, check, gather, join
 
 if TYPE_CHECKING:  # writing an index imports no torch
     from setrep.index.approximate import Approximate
@@ -156,17 +156,20 @@ class LocalEngine(Engine):
 
     def _hold(self, parts: Sequence[Records], deleted: Sequence[Rows]) -> None:
         """Hold other parts from now on."""
-        count, places = len(self._parts), self.__dict__.get("_places")
-        is_grown = all(map(operator.is_, self._parts, parts)) and (
-            list(deleted) == [*self._deleted, *[()] * (len(parts) - count)]
-        )
+        old, before, places = self._parts, self._deleted, self.__dict__.get("_places")
         self._parts, self._deleted = list(parts), list(deleted)
         for name in ("_live", "_places", "_names", "_bank", "_mixed", "_columns"):
             self.__dict__.pop(name, None)
-        if is_grown and places is not None:  # many adds take no more than they add
-            for number, part in enumerate(self._parts[count:], count):
-                places |= {name: (number, row) for row, name in enumerate(part.ids)}
-            self._places = places
+        is_grown = len(old) <= len(parts) and all(map(operator.is_, old, parts))
+        if places is None or not is_grown or any(self._deleted[len(old) :]):
+            return
+        # Many small changes take no more than they change.
+        for part, were, are in zip(old, before, self._deleted, strict=False):
+            for row in set(are) - set(were) if are is not were else ():
+                del places[part.ids[row]]
+        for number, part in enumerate(self._parts[len(old) :], len(old)):
+            places |= {name: (number, row) for row, name in enumerate(part.ids)}
+        self._places = places
 
     @cached_property
     def _live(self) -> list[Bool[NDArray[np.bool_], " collection"]]:
@@ -234,9 +237,10 @@ class LocalEngine(Engine):
     @cached_property
     def _columns(self) -> Columns:
         """Fields of payloads, for filters."""
-        return Columns(
-            lambda: (self._parts[number].payloads[row] for number, row in self._places.values())
-        )
+        return Columns(self._payloads)
+
+    def _payloads(self) -> Iterator[Payload]:
+        return (self._parts[number].payloads[row] for number, row in self._places.values())
 
     @cached_property
     def _nothing(self) -> Records:

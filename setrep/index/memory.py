@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from setrep.errors import InputError
-from setrep.index.kinds import FLAT, SearchKind
+from setrep.index.compaction import first_to_join, join_live
+from setrep.index.kinds import FEWEST, FLAT, SearchKind
 from setrep.index.local import LocalEngine, Rows
 from setrep.index.metric import Metric
 from setrep.index.records import Records
@@ -64,8 +65,25 @@ class MemoryEngine(LocalEngine):
     def _change(self, deleted: list[Rows], records: Records | None) -> None:
         self._note = None
         parts = self._parts if records is None else [*self._parts, records]
-        more: list[Rows] = [] if records is None else [()]
-        self._hold(parts, [*deleted, *more])
+        rows: list[Rows] = deleted if records is None else [*deleted, ()]
+        first = first_to_join(parts, rows, is_indexed=self._built is not None)
+        if first is not None:
+            joined = join_live(parts[first:], rows[first:])
+            is_left = len(joined) > 0
+            parts = [*parts[:first], *([joined] if is_left else [])]
+            rows = [*rows[:first], *([()] if is_left else [])]
+            if first == 0:
+                self._built = self._rebuilt(joined)
+        self._hold(parts, rows)
+
+    def _rebuilt(self, whole: Records) -> Approximate | None:
+        """Build the index that there is of other collections, if there are enough."""
+        if self._built is None or len(whole) < FEWEST:
+            return None
+        from setrep.index.tuning import build
+
+        found = self._built.found
+        return build(whole.vectors, self.metric, found.kind, 1.0, found.parameters)
 
     def close(self) -> None:
         """There is nothing to let go of."""

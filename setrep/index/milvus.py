@@ -29,6 +29,7 @@ from setrep.index.milvus_client import (
     of_keys,
     rank_rows,
     rows_of,
+    slack,
 )
 from setrep.index.milvus_files import FILE_DIM, FILE_FIELDS, delete_file, read_file, write_file
 from setrep.index.milvus_places import aside_of, refuse_foreign
@@ -181,7 +182,7 @@ class MilvusEngine(Engine):
                 if matches(rows[place]["payload"], where)
             ][:k]
             is_last = wanted > LARGEST_K or len(rows) < wanted
-            if is_last or (len(found) == k and scores[-1] < found[-1][1]):
+            if is_last or (len(found) == k and scores[-1] + slack(rows, query) < found[-1][1]):
                 return [(name, float(np.float32(score)) + 0.0) for name, score in found]
             wanted *= 2
 

@@ -28,6 +28,7 @@ LONGEST_ID, LONGEST_PAYLOAD = 512, 65_536  # bytes
 LARGEST_INTEGER = 2**63 - 1
 OF_MILVUS = ("pymilvus", "milvus_lite", "grpc")  # packages whose exceptions say what Milvus says
 ESCAPE, KNOWN_ESCAPES = re.compile(r"\\(u[0-9a-f]{4}|.)"), '"\\nrt'  # of JSON, in Milvus
+ODD = ("NaN", "Infinity", "-Infinity")  # numbers that no filter of Milvus can name
 LONGEST_TEXT = 300  # characters of what it says
 
 
@@ -212,7 +213,7 @@ def expression(where: Where) -> str:
     for field, allowed in where.items():
         if not allowed:
             return "place < 0"
-        if all(isinstance(one, str | int | float) for one in allowed):
+        if all(isinstance(one, str | int | float) and written(one) not in ODD for one in allowed):
             of = f"payload[{written(field)}]"
             parts.append(f"({' or '.join(f'{of} == {written(one)}' for one in allowed)})")
     return " and ".join(parts)
@@ -241,6 +242,13 @@ def rank_rows(
     everything = torch.arange(len(rows)).unsqueeze(0)
     scores, places = choose(torch.from_numpy(query)[None], bank, everything, len(rows), metric)
     return scores[0].tolist(), places[0].tolist()
+
+
+def slack(rows: Sequence[dict[str, Any]], query: Float[NDArray[np.float32], " dim"]) -> float:
+    """Bound how much float32, in which Milvus orders, may move two scores apart."""
+    longest = max(float(np.linalg.norm(np.asarray(row["vector"], np.float64))) for row in rows)
+    scale = (longest + float(np.linalg.norm(query.astype(np.float64)))) ** 2
+    return float(2 * (len(query) + 4) * np.finfo(np.float32).eps * scale)
 
 
 def rows_of(

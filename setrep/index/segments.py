@@ -15,14 +15,16 @@ kill leaves the old index or the new one, and at worst a segment that the next w
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import os
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from setrep.errors import InputError
 from setrep.index.disk import digest, sync_directory, write
@@ -31,7 +33,6 @@ from setrep.index.mapped import MappedRecords, checked_once, map_array
 from setrep.index.records import Records, check
 
 SEGMENTS, ATTACHMENTS, LOCK = "segments", "attachments", "lock"
-MOST_FLAT = 0.25  # of an indexed segment, in others, before it is joined with them all
 
 
 def write_attachments(folder: Path, attachments: Mapping[str, bytes]) -> dict[str, str]:
@@ -72,10 +73,7 @@ def write_segment(folder: Path, records: Records) -> SegmentEntry:
     arrays = (records.vectors, records.members, records.offsets)
     sha256 = {}
     for file_name, array in zip(ARRAYS, arrays, strict=True):
-        with (place / file_name).open("wb") as file:
-            np.lib.format.write_array(file, np.ascontiguousarray(array), allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
+        write(place / file_name, *npy_of(np.ascontiguousarray(array)))
     rows = {"ids": records.ids, "payloads": records.payloads}
     write(place / ROWS, json.dumps(rows, allow_nan=False).encode())
     for file_name in (*ARRAYS, ROWS):
@@ -83,6 +81,13 @@ def write_segment(folder: Path, records: Records) -> SegmentEntry:
     sync_directory(place)
     sync_directory(place.parent)
     return SegmentEntry(name, sha256)
+
+
+def npy_of(array: NDArray[Any]) -> tuple[bytes, memoryview]:
+    """Return header and content of a `.npy` file; NumPy itself does not tell of a short write."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    return header.getvalue(), array.reshape(-1).view(np.uint8).data
 
 
 def read_segment(folder: Path, entry: SegmentEntry, dim: int, member_dim: int) -> Records:
@@ -128,17 +133,3 @@ def sweep(folder: Path, manifest: Manifest) -> None:
                 path.unlink(missing_ok=True)
     for path in folder.glob(f".{MANIFEST}.*.tmp"):
         path.unlink(missing_ok=True)
-
-
-def small_from(parts: Sequence[Records], *, is_indexed: bool) -> int:
-    """Return the first part that is no larger than all after it, which are to be joined with it.
-
-    So each collection is written anew about as often as its part has doubled. A first part with an
-    approximate index stays apart for longer.
-    """
-    after = sum(map(len, parts))
-    for number, part in enumerate(parts):
-        after -= len(part)
-        if len(part) * (MOST_FLAT if is_indexed and number == 0 else 1) <= after:
-            return number
-    return len(parts) - 1

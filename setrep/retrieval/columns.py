@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,7 +75,7 @@ def payload_of(
 def metadata_of(payload: Payload) -> dict[str, Any]:
     """Return the metadata in a payload."""
     return {
-        name.removeprefix(METADATA): value
+        name.removeprefix(METADATA): deepcopy(value)  # which the caller may change
         for name, value in payload.items()
         if name.startswith(METADATA)
     }
@@ -161,11 +162,23 @@ def where_of(filter: Mapping[str, Any] | None) -> Where | None:
             f"A filter must be a dict from 'label' or a name of metadata to values, not {filter!r}."
         )
     return {
-        name if name == "label" else f"{METADATA}{name}": list(allowed)
-        if isinstance(allowed, list | tuple | set | frozenset)
-        else [allowed]
+        name if name == "label" else f"{METADATA}{name}": read_values(allowed)
         for name, allowed in filter.items()
     }
+
+
+def read_values(allowed: Any) -> list[Any]:
+    """Return one value, or each of several, as JSON has them; a dict is one value."""
+    is_one = isinstance(allowed, Mapping) or not is_list(allowed)
+    if isinstance(allowed, np.ndarray | Tensor):
+        is_one = allowed.ndim == 0
+    return [as_json(one) for one in ([allowed] if is_one else allowed)]
+
+
+def as_json(value: Any) -> Any:
+    """Return a number of NumPy or PyTorch as one of Python."""
+    is_number = isinstance(value, np.generic | np.ndarray | Tensor) and value.ndim == 0
+    return value.item() if is_number else value
 
 
 def read_exclude(exclude: Any, count: int) -> list[frozenset[Name]]:

@@ -49,10 +49,10 @@ def measure(query: CollectionBatch, records: Records, distance: SetDistance) -> 
     """Score collections against one query by a set distance; larger is better."""
     if not len(records):
         return []
-    batch = members_of(records)
-    many = query.select([0] * len(batch))
-    values = distance.function(many, batch)
-    scores: list[float] = (values if distance.is_similarity else -values).tolist()
+    batch, scores = members_of(records), []
+    for some in in_chunks(range(len(batch)), (batch.sizes + len(query.values)).tolist()):
+        values = distance.function(query.select([0] * len(some)), batch.select(some))
+        scores += (values if distance.is_similarity else -values).tolist()
     return scores
 
 

@@ -122,12 +122,15 @@ def is_exact(engine: Engine, question: Question) -> bool:
 
 def without(engine: Engine, vectors: Vectors, count: int, question: Question) -> list[Found]:
     """Return the `count` nearest of each query but for what it leaves out."""
-    spare = max((len(of) for of in question.exclude), default=0)
-    found = engine.search(vectors, count + spare, where=question.where)
-    return [
-        [pair for pair in of if pair[0] not in gone][:count]
-        for of, gone in zip(found, question.exclude, strict=True)
-    ]
+    rows_of: dict[int, list[int]] = {}  # by how many are fetched, so that none weighs on another
+    for row, gone in enumerate(question.exclude):
+        rows_of.setdefault(count + len(gone), []).append(row)
+    nearest: list[Found] = [[]] * len(vectors)
+    for wanted, rows in rows_of.items():
+        found = engine.search(vectors[rows], wanted, where=question.where)
+        for row, of in zip(rows, found, strict=True):
+            nearest[row] = [pair for pair in of if pair[0] not in question.exclude[row]][:count]
+    return nearest
 
 
 def reranked(

@@ -103,13 +103,16 @@ class CollectionStore(CollectionChanges):
         Raises:
             InputError: there is no index, it is of another schema, or a file is damaged.
         """
-        engine = open_engine(address)
-        try:
-            origin, set_encoder = from_attachments(engine, str(address))
-        except BaseException:
-            engine.close()
-            raise
-        return cls(engine, set_encoder, origin, places.absolute(address))
+        while True:
+            engine = open_engine(address)
+            try:
+                origin, set_encoder = from_attachments(engine, str(address))
+            except InputError:
+                engine.close()
+                if not engine.is_replaced:
+                    raise
+            else:
+                return cls(engine, set_encoder, origin, places.absolute(address))
 
     def save(self, address: str | Path) -> None:
         """Write the index to an address, or in place of one there, in one move.
