@@ -376,3 +376,20 @@ def test_a_process_that_was_forked_off_has_no_lock(start):
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         writer.delete([2])
     assert everything(start).ids == (1, *range(3, 10))
+
+
+@pytest.mark.parametrize("times", [1, 5])
+def test_an_index_that_changes_while_it_is_opened_is_opened_again(times, start, monkeypatch):
+    past, real, calls = manifest.read_manifest(start), manifest.read_manifest, []
+    with DirectoryEngine.open(start) as engine:
+        engine.delete(list(range(9)))  # the segments that the past names are gone
+        engine.add(THIRD)
+
+    def late(folder):
+        calls.append(folder)
+        return past if len(calls) <= 2 * times and len(calls) % 2 else real(folder)
+
+    monkeypatch.setattr(directory, "read_manifest", late)
+    with DirectoryEngine.open(start) as engine:
+        assert engine.ids() == [9, *THIRD.ids]
+    assert len(calls) == 2 * times + 1

@@ -515,9 +515,9 @@ def test_milvus_finds_all_where_one_search_returns_fewer(largest, milvus, monkey
 
 @needs_milvus
 def test_near_ties_in_milvus_are_told_apart_as_in_memory(tmp_path):
-    vectors = np.random.default_rng(0).normal(size=(600, 64)).astype(np.float32)
+    vectors = np.random.default_rng(0).normal(size=(2000, 64)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    ids, nothing = tuple(range(600)), (np.zeros((0, 1), np.float32), np.zeros(601, np.int64))
+    ids, nothing = tuple(range(2000)), (np.zeros((0, 1), np.float32), np.zeros(2001, np.int64))
     kept = Records(ids, vectors, *nothing, tuple({"x": float(of)} for of in ids))
     memory = MemoryEngine(64, 1)
     with MilvusEngine.create(f"{tmp_path / 'index'}.db", 64, 1) as engine:
